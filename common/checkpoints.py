@@ -1,0 +1,63 @@
+"""Reading and writing PyTorch checkpoints that may come from strangers, or be cut short."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.files import atomic_write
+
+
+def save(path: str | os.PathLike[str], checkpoint: dict[str, Any]) -> None:
+    """``torch.save``, atomically."""
+    with atomic_write(path) as file:
+        torch.save(checkpoint, file)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """``torch.load`` on the CPU with ``weights_only=True``: no code of the file's is run.
+
+    NumPy scalars are allowed, since the official LEWEL release keeps one in ``best_acc1``.
+
+    Raises:
+        UserError: if the file is missing, truncated, or holds more than tensors and numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; check the path.")
+    try:
+        with torch.serialization.safe_globals(_numpy_scalar_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
+            reason = str(error).split("WeightsUnpickler error: ")[-1].strip().split("\n")[0]
+            raise UserError(
+                f"{path} holds more than tensors and numbers and was not loaded ({reason}); "
+                "save it again from its own project as a plain state_dict."
+            ) from error
+        raise UserError(_unreadable(path)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(_unreadable(path)) from error
+
+
+def _unreadable(path: Path) -> str:
+    size = path.stat().st_size
+    return (
+        f"{path} is not a readable PyTorch checkpoint ({size} bytes): it is truncated or "
+        "of another kind; copy or download it again."
+    )
+
+
+def _numpy_scalar_globals() -> list[Any]:
+    """What a pickled NumPy number names, in NumPy 1's and in NumPy 2's words."""
+    scalar = np.float64(0).__reduce__()[0]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
+    ]

@@ -1,0 +1,91 @@
+"""Which process of how many this is, on which device: one process, torchrun, srun or submitit."""
+
+import datetime
+import os
+import subprocess
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a job, as seen from one of them."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes checkpoints and results."""
+        return self.rank == 0
+
+
+def start(device: str = "auto", timeout_min: float = 30) -> World:
+    """Join the job's process group, if it has more than one process.
+
+    torchrun and submitit say who we are in RANK and WORLD_SIZE, a bare ``srun`` in SLURM_*.
+    There is no process group at world size 1: SyncBatchNorm then is plain BatchNorm, on CPUs too.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+        timeout_min: how long a collective may wait for the slowest process.
+
+    Raises:
+        UserError: for ``cuda`` without a GPU, or fewer GPUs than processes on this node.
+    """
+    _adopt_srun()
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    world = World(rank, size, local_rank, local_size, _device(device, local_rank, local_size))
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if size > 1 and not dist.is_initialized():
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_min))
+    return world
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _device(wanted: str, local_rank: int, local_size: int) -> torch.device:
+    gpus = torch.cuda.device_count() if wanted != "cpu" else 0
+    if wanted == "cuda" and not gpus:
+        raise UserError("--device cuda, but PyTorch sees no GPU here; use --device auto or cpu.")
+    if not gpus:
+        return torch.device("cpu")
+    if gpus == 1:  # the cluster gave each process its own
+        return torch.device("cuda", 0)
+    if gpus < local_size:
+        raise UserError(f"{local_size} processes on a node with {gpus} GPUs; start one per GPU.")
+    return torch.device("cuda", local_rank)
+
+
+def _adopt_srun() -> None:
+    """Translate a bare ``srun``'s variables into torchrun's."""
+    if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", ""))
+    hosts = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    ).stdout.split()
+    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    os.environ.setdefault("MASTER_ADDR", hosts[0])
+    os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ["SLURM_JOB_ID"]) % 40000))
+    os.environ.update(
+        RANK=os.environ["SLURM_PROCID"],
+        WORLD_SIZE=str(tasks),
+        LOCAL_RANK=os.environ["SLURM_LOCALID"],
+        LOCAL_WORLD_SIZE=str(-(-tasks // len(hosts))),
+    )

@@ -1,0 +1,43 @@
+"""Where a number came from: code, versions, hardware."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
+
+
+def git_commit(root: Path = ROOT) -> str:
+    """The commit of the running code, with ``+`` where files differ from it; "" outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def versions() -> str:
+    """Versions of Python and the packages that numbers depend on, as ``name version; ...``."""
+    found = [f"python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "; ".join(found)
+
+
+def device_name(device: torch.device, processes: int) -> str:
+    """For example ``8 x NVIDIA H200`` or ``2 x cpu``."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return f"{processes} x {name}"

@@ -1,0 +1,51 @@
+"""Run folders ``runs/<kind>/<name>/``: the name is the run's identity, and says what it was.
+
+The same command means the same folder. What is in it: ``config.json`` or ``config.yaml`` (the
+resolved configuration), ``log.txt``, checkpoints, ``metrics.jsonl``, and once the run is
+finished ``metrics.json``.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from common.files import write_json
+
+FINAL = "metrics.json"
+
+
+def short_hash(value: Any) -> str:
+    """Eight hexadecimal digits that tell two JSON values apart, whatever the keys' order."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_folder(output_dir: Path, kind: str, name: str) -> Path:
+    """The absolute folder of a run; makes nothing."""
+    return (output_dir / "runs" / kind / name).resolve()
+
+
+def is_finished(folder: Path) -> bool:
+    """True once the run has left its final metrics."""
+    return (folder / FINAL).exists()
+
+
+def finish(folder: Path, metrics: dict[str, Any]) -> None:
+    """Mark the run as finished by writing its final metrics, atomically."""
+    write_json(folder / FINAL, metrics)
+
+
+def start_afresh(folder: Path) -> None:
+    """Delete everything that an earlier run left in ``folder``."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Folder and final metrics of the finished runs of a kind, oldest first."""
+    found = sorted(
+        (output_dir / "runs" / kind).glob(f"*/{FINAL}"),
+        key=lambda path: (path.stat().st_mtime_ns, path),
+    )
+    return [(path.parent, json.loads(path.read_text())) for path in found]
