@@ -1,0 +1,87 @@
+"""LARS, and which parameters it leaves alone."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of the trainable parameters: regular ones, and those excluded.
+
+    Excluded from weight decay and LARS scaling are the parameters of norm layers and all
+    biases, told by the module that owns them, not by name.
+    """
+    regular: list[Tensor] = []
+    excluded: list[Tensor] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                alone = isinstance(module, NORMS) or name == "bias"
+                (excluded if alone else regular).append(parameter)
+    return [
+        {"params": regular, "weight_decay": weight_decay, "trust_ratio": True},
+        {"params": excluded, "weight_decay": 0.0, "trust_ratio": False},
+    ]
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum and a layer-wise trust ratio (You et al., arXiv 1708.03888).
+
+    With r = eta |w| / (|g| + wd |w|), or 1 for groups with ``trust_ratio`` False:
+    d = (g + wd w) r lr; buffer = momentum buffer + d; w -= buffer. r is 1 too where |w| or |g|
+    is zero. The learning rate is inside the buffer, as in the LEWEL release.
+
+    Args:
+        groups: as made by :func:`parameter_groups`.
+        lr: learning rate.
+        momentum: momentum.
+        eta: trust coefficient.
+    """
+
+    def __init__(
+        self, groups: Iterable[Any], lr: float, momentum: float = 0.9, eta: float = 1e-3
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "eta": eta,
+            "weight_decay": 0.0,
+            "trust_ratio": True,
+        }
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        decay = group["weight_decay"]
+        direction = parameter.grad
+        assert direction is not None
+        if group["trust_ratio"]:
+            weight_norm, gradient_norm = parameter.norm(), direction.norm()
+            ratio = group["eta"] * weight_norm / (gradient_norm + decay * weight_norm)
+            usable = (weight_norm > 0) & (gradient_norm > 0)
+            ratio = torch.where(usable, ratio, torch.ones_like(ratio))
+            direction = direction.add(parameter, alpha=decay) * ratio
+        elif decay:
+            direction = direction.add(parameter, alpha=decay)
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"]
+        buffer.mul_(group["momentum"]).add_(direction, alpha=group["lr"])
+        parameter.sub_(buffer)

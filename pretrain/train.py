@@ -1,0 +1,297 @@
+"""The pre-training loop, top to bottom."""
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from common import distributed, runs
+from common.distributed import World
+from common.errors import UserError
+from common.files import write_json
+from common.logs import keep_bar_below, setup_logging
+from common.metrics import MetricsLog
+from common.provenance import device_name, git_commit, versions
+from pretrain import checkpoint
+from pretrain.config import METHOD, PretrainConfig
+from pretrain.data import DEMO, StepBatches, TwoViewDataset, locate
+from pretrain.lewel import LEWEL
+from pretrain.optimizer import LARS, parameter_groups
+from pretrain.precision import autocast_dtype, make_scaler, optimizer_step
+from pretrain.schedules import learning_rate
+
+log = logging.getLogger("pretrain")
+
+
+def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
+    """Train to the last epoch, from the folder's checkpoint if it has one.
+
+    Every process of the job calls this with the same arguments.
+
+    Args:
+        config: a resolved configuration.
+        folder: the run folder: log, checkpoint, metrics.
+
+    Returns:
+        The final metrics, as written to ``metrics.json``.
+
+    Raises:
+        UserError: if the batch does not split over the processes, or the data are too few.
+    """
+    world = distributed.start(config.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_logging(folder, world.rank)
+    if world.is_main:
+        write_json(folder / "config.json", dataclasses.asdict(config))
+    try:
+        return _Training(config, folder, world).run()
+    finally:
+        distributed.stop()
+
+
+class _Training:
+    """A run's model, data and progress."""
+
+    def __init__(self, config: PretrainConfig, folder: Path, world: World) -> None:
+        self.config, self.folder, self.world = config, folder, world
+        torch.manual_seed(config.seed)
+        self.model = build_model(config).to(world.device)
+        self.optimizer = LARS(
+            parameter_groups(self.model, config.weight_decay or 0.0), lr=config.lr or 0.0
+        )
+        self.dtype = autocast_dtype(config.amp, world.device)
+        self.scaler = make_scaler(self.dtype)
+        self.progress = checkpoint.resume(folder, config, self.model, self.optimizer, self.scaler)
+        self.forward: nn.Module = self.model
+        if world.size > 1:
+            # An EMAN target follows the online network's buffers: rank 0's must be everybody's.
+            self.forward = DistributedDataParallel(
+                self.model,
+                broadcast_buffers=True,
+                device_ids=[world.device.index] if world.device.type == "cuda" else None,
+            )
+        self.loader, self.batches = _loader(config, world, self.progress.step)
+
+    def run(self) -> dict[str, Any]:
+        first = self.progress.step
+        if self.world.is_main:
+            _announce(self.config, self.world, self.batches, first)
+        writer = _Writer(self.folder, first, self.world)
+        started = time.monotonic() - self.progress.seconds
+        epoch_loss = torch.zeros((), device=self.world.device)
+        window, images = time.monotonic(), 0
+        bar = tqdm(
+            self.loader,
+            initial=first,
+            total=self.batches.total_steps,
+            unit="step",
+            disable=not (self.world.is_main and sys.stderr.isatty()),
+        )
+        with keep_bar_below():
+            for step, (view1, view2, unreadable) in enumerate(bar, start=first):
+                loss, row = self.step(step, view1, view2)
+                self._count_unreadable(unreadable)
+                epoch_loss += loss
+                images += self.config.batch_size or 0
+                epoch, position = divmod(step + 1, self.batches.steps_per_epoch)
+                if (step + 1) % self.config.log_every == 0 or position == 0:
+                    row |= self._losses(loss)
+                    now = time.monotonic()
+                    row["images_per_s"] = round(images / (now - window), 2)
+                    window, images = now, 0
+                    writer.write(step, row)
+                    _stop_unless_finite(row, self.folder)
+                if position == 0:
+                    self.progress.loss = _mean(epoch_loss) / self.batches.steps_per_epoch
+                    epoch_loss.zero_()
+                    self.progress.step = step + 1
+                    self.progress.seconds = time.monotonic() - started
+                    writer.epoch(epoch, self.config.epochs, step, self.progress.loss)
+                    self._save(epoch)
+        writer.close()
+        return self._finish()
+
+    def step(
+        self, step: int, view1: torch.Tensor, view2: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """One optimizer step on this process's share of the batch; loss and schedule values."""
+        config, device = self.config, self.world.device
+        view1, view2 = (v.to(device, non_blocking=True) for v in (view1, view2))
+        assert config.lr is not None and config.warmup_epochs is not None
+        lr = learning_rate(
+            step, self.batches.steps_per_epoch, config.epochs, config.warmup_epochs, config.lr
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            loss = self.forward(view1, view2)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        row = {"step": step, "epoch": step // self.batches.steps_per_epoch, "lr": lr}
+        if optimizer_step(self.scaler, self.optimizer):
+            row["momentum"] = self.model.update_target(step, self.batches.total_steps)
+        return loss.detach(), row
+
+    def _losses(self, loss: torch.Tensor) -> dict[str, float]:
+        """Loss and its branches, averaged over the processes."""
+        named = {"loss": loss, **self.model.branch_losses}
+        values = torch.stack(list(named.values())).float()
+        if dist.is_initialized():
+            dist.all_reduce(values)
+        return dict(zip(named, (values / self.world.size).tolist(), strict=True))
+
+    def _count_unreadable(self, names: list[str]) -> None:
+        found = [name for sample in names for name in sample.splitlines()]
+        for name in found:
+            log.warning("skipped an unreadable image: %s", name)
+        self.progress.unreadable += len(found)
+
+    def _save(self, epoch: int) -> None:
+        if self.world.is_main:
+            checkpoint.save(
+                self.folder,
+                self.config,
+                self.model,
+                self.optimizer,
+                self.scaler,
+                self.progress,
+                epoch,
+            )
+
+    def _finish(self) -> dict[str, Any]:
+        unreadable = torch.tensor(float(self.progress.unreadable), device=self.world.device)
+        metrics = {
+            "kind": "pretrain",
+            "method": METHOD,
+            "loss": self.progress.loss,
+            "steps": self.batches.total_steps,
+            "wall_time_s": round(self.progress.seconds, 1),
+            "unreadable_images": round(_mean(unreadable) * self.world.size),
+            "checkpoint": checkpoint.FILE,
+            "demo": self.config.data == DEMO,
+            **dataclasses.asdict(self.config),
+            "git_commit": git_commit(),
+            "versions": versions(),
+            "device": device_name(self.world.device, self.world.size),
+        }
+        if self.world.is_main:
+            runs.finish(self.folder, metrics)
+            log.info("finished: %s", self.folder / checkpoint.FILE)
+        return metrics
+
+
+class _Writer:
+    """metrics.jsonl, TensorBoard and log lines, of the main process only."""
+
+    def __init__(self, folder: Path, step: int, world: World) -> None:
+        self.active = world.is_main
+        if self.active:
+            self.lines = MetricsLog(folder / "metrics.jsonl", step)
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def write(self, step: int, row: dict[str, Any]) -> None:
+        if self.active:
+            self.lines.write(row)
+            for name, value in row.items():
+                if name not in ("step", "epoch"):
+                    self.board.add_scalar(name, value, step)
+            log.info(
+                "epoch %d step %d: %s",
+                row["epoch"],
+                step,
+                "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch")),
+            )
+
+    def epoch(self, epoch: int, epochs: int, step: int, mean_loss: float) -> None:
+        if self.active:
+            self.lines.write({"step": step, "epoch": epoch - 1, "epoch_loss": mean_loss})
+            self.board.add_scalar("epoch_loss", mean_loss, step)
+            log.info("epoch %d of %d done: mean loss %.4f", epoch, epochs, mean_loss)
+
+    def close(self) -> None:
+        if self.active:
+            self.lines.close()
+            self.board.close()
+
+
+def build_model(config: PretrainConfig) -> LEWEL:
+    """The model of a resolved configuration, on the CPU."""
+    assert config.base_momentum is not None
+    return LEWEL(
+        config.backbone,
+        config.norm,
+        config.proj_dim,
+        config.hidden_dim,
+        config.neck_layers,
+        config.heads,
+        config.scale,
+        config.loss_weight,
+        config.base_momentum,
+    )
+
+
+def _loader(
+    config: PretrainConfig, world: World, start: int
+) -> tuple[DataLoader[Any], StepBatches]:
+    assert config.batch_size is not None
+    if config.batch_size % world.size:
+        raise UserError(
+            f"--batch-size {config.batch_size} does not split evenly over {world.size} processes."
+        )
+    dataset = TwoViewDataset(locate(config.data), config.image_size, config.seed)
+    if len(dataset) < config.batch_size:
+        raise UserError(
+            f"{config.data} has {len(dataset)} images, fewer than --batch-size {config.batch_size}."
+        )
+    batches = StepBatches(
+        len(dataset), config.batch_size, config.epochs, config.seed, world.rank, world.size, start
+    )
+    workers = min(config.workers, max((os.cpu_count() or 1) // world.local_size, 1))
+    loader = DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, pin_memory=world.device.type == "cuda"
+    )
+    return loader, batches
+
+
+def _announce(config: PretrainConfig, world: World, batches: StepBatches, first: int) -> None:
+    log.info(
+        "%s %s on %s: %d images, %d epochs of %d steps of %d images, peak lr %g",
+        METHOD,
+        config.norm,
+        device_name(world.device, world.size),
+        batches.images,
+        config.epochs,
+        batches.steps_per_epoch,
+        batches.batch_size,
+        config.lr,
+    )
+    if first:
+        log.info("resumed after step %d", first - 1)
+
+
+def _mean(value: torch.Tensor) -> float:
+    """The mean over the processes of a scalar that each has its own of."""
+    value = value.clone()
+    if dist.is_initialized():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value.item()
+
+
+def _stop_unless_finite(row: dict[str, Any], folder: Path) -> None:
+    if not torch.isfinite(torch.tensor(row["loss"])):
+        raise UserError(
+            f"the loss is {row['loss']} at step {row['step']} with lr {row['lr']:g}; "
+            f"the last checkpoint in {folder} is from before; try a lower --lr."
+        )
