@@ -1,0 +1,48 @@
+"""The one place that knows Detectron2 0.6 from the repository's head, and GPUs from CPUs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from detectron2.evaluation import coco_evaluation
+from detectron2.utils import comm
+from faster_coco_eval import COCOeval_faster
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common.distributed import World
+
+
+def create_local_process_group(world: World) -> None:
+    """Tell Detectron2 which processes share a machine, which its own launcher would do."""
+    if world.size == 1 or comm._LOCAL_PROCESS_GROUP is not None:
+        return
+    if hasattr(comm, "create_local_process_group"):  # head
+        comm.create_local_process_group(world.local_size)
+        return
+    for first in range(0, world.size, world.local_size):
+        ranks = list(range(first, first + world.local_size))
+        group = dist.new_group(ranks)
+        if world.rank in ranks:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
+    """Detectron2's DDP wrapper, which takes every model for one on a GPU."""
+    if world.size == 1:
+        return model
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+@contextmanager
+def faster_coco_eval() -> Iterator[None]:
+    """Let Detectron2's COCO evaluator use faster-coco-eval for its compiled COCOeval."""
+    module: Any = coco_evaluation
+    before = module.COCOeval_opt
+    module.COCOeval_opt = COCOeval_faster
+    try:
+        yield
+    finally:
+        module.COCOeval_opt = before

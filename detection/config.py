@@ -1,0 +1,161 @@
+"""A transfer job's configuration, and the Detectron2 config that it stands for."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from common.errors import UserError
+from common.runs import short_hash
+
+log = logging.getLogger(__name__)
+
+PLACEHOLDER = "See Instructions"  # MODEL.WEIGHTS of configs for self-supervised backbones
+LOW_LR = 0.1  # a --lr below this share of the config's own is marked
+
+# Keys that a run folder, a seed or a sweep depends on have one way in, the option.
+_OPTIONS = {"MODEL.WEIGHTS": "--weights", "OUTPUT_DIR": "--output-dir", "SEED": "--seed"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a detector's backbone starts from.
+
+    Attributes:
+        path: Detectron2 weights; "" for a random initialisation.
+        sha256: of the file that the user named; "" for a random initialisation.
+        method: pre-training method, for the results table.
+        norm: norm of the pre-training.
+        epochs: epochs of the pre-training; None where unknown.
+    """
+
+    path: str = ""
+    sha256: str = ""
+    method: str = "random"
+    norm: str = ""
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """One fine-tuning job.
+
+    Attributes:
+        config: absolute path of the Detectron2 YAML.
+        weights: what the backbone starts from.
+        lr: ``SOLVER.BASE_LR``, literally; None for the config's own.
+        seed: seed of the heads, the sampler and the augmentation.
+        overrides: KEY VALUE pairs as in Detectron2, not scaled by anything.
+    """
+
+    config: str
+    weights: Weights = Weights()
+    lr: float | None = None
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def config_name(self) -> str:
+        """The YAML's name without its folder and ending."""
+        return Path(self.config).stem
+
+    def detectron2(self) -> Any:
+        """The Detectron2 config, before it is fitted to a device.
+
+        Raises:
+            UserError: naming the file or key that is wrong.
+        """
+        cfg = read_config(self.config)
+        _merge(cfg, self.overrides)
+        if self.lr is not None:
+            if "SOLVER.BASE_LR" in self.overrides[::2]:
+                raise UserError("SOLVER.BASE_LR and --lr are the same; give one of them.")
+            cfg.SOLVER.BASE_LR = self.lr
+        cfg.MODEL.WEIGHTS = self.weights.path
+        cfg.SEED = self.seed
+        return cfg
+
+    def low_lr(self) -> bool:
+        """Whether the learning rate is under a tenth of the config's own."""
+        own: float = read_config(self.config).SOLVER.BASE_LR
+        return bool(self.detectron2().SOLVER.BASE_LR / own < LOW_LR)
+
+    def run_name(self) -> str:
+        """The folder's name: config, weights, lr, batch, seed, and a hash of other overrides."""
+        solver = self.detectron2().SOLVER
+        keys = self.overrides[::2]
+        rest = {
+            k: v
+            for k, v in zip(keys, self.overrides[1::2], strict=True)
+            if k not in ("SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
+        }
+        name = (
+            f"{self.config_name}-{self.weights.sha256[:8] or 'random'}"
+            f"-lr{solver.BASE_LR:g}-b{solver.IMS_PER_BATCH}-s{self.seed}"
+        )
+        return f"{name}-{short_hash(rest)}" if rest else name
+
+
+def read_config(path: str) -> Any:
+    """Detectron2's defaults merged with a YAML and its bases.
+
+    Raises:
+        UserError: if there is no such file, or it is no Detectron2 config.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"--config {path}: no such file; the published jobs are in det_configs/.")
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(path)
+    except (KeyError, ValueError, AssertionError, yaml.YAMLError, OSError) as error:
+        reason = " ".join(str(error).strip("'\"").split())
+        raise UserError(f"--config {path} is not a Detectron2 config: {reason}.") from error
+    return cfg
+
+
+def _merge(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    if len(overrides) % 2:
+        raise UserError(f"overrides are KEY VALUE pairs; {overrides[-1]} has no value.")
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        if key in _OPTIONS:
+            raise UserError(f"{key} has an option of its own here: use {_OPTIONS[key]}.")
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, AssertionError, AttributeError) as error:
+            raise UserError(
+                f"{key} is not a key of Detectron2's config; check its spelling."
+            ) from error
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{key} cannot be {value}: {reason}.") from error
+
+
+def fit_to_device(cfg: CfgNode, device: str, processes: int) -> None:
+    """Adapt a config to CPUs: device, mixed precision, and what stands in for SyncBN.
+
+    ``nn.SyncBatchNorm`` refuses CPU tensors as soon as there is a process group. Detectron2's
+    own ``naiveSyncBN`` takes its place; the variant ``_N``, which weighs ranks by their number
+    of inputs, where those are ROIs. C4 shares ``RESNETS.NORM`` between backbone and ROI head.
+    """
+    cfg.MODEL.DEVICE = device
+    if device != "cpu":
+        return
+    cfg.SOLVER.AMP.ENABLED = False
+    if processes == 1:
+        return
+    by_roi = "naiveSyncBN_N"
+    c4 = cfg.MODEL.ROI_HEADS.NAME.startswith("Res5")
+    stand_ins = (
+        (cfg.MODEL.RESNETS, by_roi if c4 else "naiveSyncBN"),
+        (cfg.MODEL.FPN, "naiveSyncBN"),
+        (cfg.MODEL.ROI_BOX_HEAD, by_roi),
+        (cfg.MODEL.ROI_MASK_HEAD, by_roi),
+    )
+    for node, stand_in in stand_ins:
+        if node.NORM == "SyncBN":
+            node.NORM = stand_in
+            log.info("%s stands in for SyncBN between CPU processes", stand_in)

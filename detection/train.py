@@ -1,0 +1,212 @@
+"""Fine-tuning and evaluation of a detector, top to bottom."""
+
+import logging
+import math
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from torch import nn
+
+from common import distributed, runs
+from common.distributed import World
+from common.errors import UserError
+from common.files import atomic_write
+from common.logs import setup_logging
+from common.metrics import rewind
+from common.provenance import device_name, git_commit, versions
+from detection import compat
+from detection.checkpoint import AtomicCheckpointer, require_backbone
+from detection.config import TransferConfig, fit_to_device
+from detection.datasets import require_datasets, uses_demo
+from detection.evaluation import evaluate
+
+log = logging.getLogger("detection")
+
+LOG_PERIOD = 20
+
+
+def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
+    """Fine-tune a detector to its last iteration and evaluate it, resuming what is in the folder.
+
+    Every process of the job calls this with the same arguments.
+
+    Args:
+        config: the job.
+        folder: the run folder: log, config, checkpoints, metrics.
+
+    Returns:
+        The final metrics, as written to ``metrics.json``; nothing in other processes.
+
+    Raises:
+        UserError: if the batch does not split over the processes, or the weights do not fit.
+    """
+    cfg = config.detectron2()
+    world = distributed.start("cpu" if cfg.MODEL.DEVICE == "cpu" else "auto")
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_logging(folder, world.rank)
+    try:
+        compat.create_local_process_group(world)
+        require_datasets(cfg)
+        fit_to_device(cfg, world.device.type, world.size)
+        cfg.OUTPUT_DIR = str(folder)
+        cfg.freeze()
+        if cfg.SOLVER.IMS_PER_BATCH % world.size:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not split "
+                f"evenly over {world.size} processes."
+            )
+        if world.is_main:
+            with atomic_write(folder / "config.yaml", "w") as file:
+                file.write(cfg.dump())
+        seed_all_rng(_stream_seed(config.seed, folder) + world.rank)
+        return _fit(config, cfg, folder, world)
+    finally:
+        distributed.stop()
+
+
+def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    parallel = compat.data_parallel(model, world)
+    trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+    trainer = trainer_class(parallel, build_detection_train_loader(cfg), optimizer)
+    clock = Clock()
+    checkpointer = AtomicCheckpointer(
+        model, str(folder), save_to_disk=world.is_main, trainer=trainer, clock=clock
+    )
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+            _precise_bn(cfg, parallel) if cfg.TEST.PRECISE_BN.ENABLED else None,
+            hooks.PeriodicCheckpointer(
+                checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_ITER, max_to_keep=2
+            )
+            if world.is_main
+            else None,
+            _PeriodicEval(cfg, parallel, folder) if cfg.TEST.EVAL_PERIOD > 0 else None,
+        ]
+    )
+    start = _load(config, checkpointer, trainer)
+    if world.is_main:
+        rewind(folder / "metrics.jsonl", "iteration", start)
+        trainer.register_hooks([hooks.PeriodicWriter(_writers(cfg, folder), LOG_PERIOD)])
+    log.info(
+        "%s on %s: iterations %d to %d of %d images, lr %g",
+        config.config_name,
+        device_name(world.device, world.size),
+        start,
+        cfg.SOLVER.MAX_ITER,
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.SOLVER.BASE_LR,
+    )
+    if start < cfg.SOLVER.MAX_ITER:
+        trainer.train(start, cfg.SOLVER.MAX_ITER)
+    results = evaluate(cfg, parallel, str(folder / "inference"))
+    if not world.is_main:
+        return {}
+    metrics = _final_metrics(config, cfg, world, results, clock.seconds)
+    runs.finish(folder, metrics)
+    log.info("finished: %s", folder / runs.FINAL)
+    return metrics
+
+
+def _load(config: TransferConfig, checkpointer: AtomicCheckpointer, trainer: SimpleTrainer) -> int:
+    """Load the folder's last checkpoint, or else the weights; the iteration to start at."""
+    resuming = checkpointer.has_checkpoint()
+    checkpointer.resume_or_load(config.weights.path, resume=True)
+    if resuming:
+        return int(trainer.iter) + 1
+    if config.weights.path:
+        require_backbone(checkpointer, config.weights.path)
+    else:
+        log.info("random initialisation")
+    return 0
+
+
+def _stream_seed(seed: int, folder: Path) -> int:
+    """The run's seed, or after an interruption another: the images go on instead of again."""
+    last = folder / "last_checkpoint"
+    return seed + (zlib.crc32(last.read_bytes()) % 2**30 if last.exists() else 0)
+
+
+def _precise_bn(cfg: Any, model: nn.Module) -> HookBase:
+    """Precise BN on a loader of its own, as in Detectron2's DefaultTrainer."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATALOADER.NUM_WORKERS = 0
+    return hooks.PreciseBN(
+        cfg.TEST.EVAL_PERIOD, model, build_detection_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
+    )
+
+
+def _writers(cfg: Any, folder: Path) -> list[Any]:
+    return [
+        CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
+        JSONWriter(str(folder / "metrics.jsonl")),
+        TensorboardXWriter(str(folder / "tensorboard")),
+    ]
+
+
+class Clock:
+    """Seconds spent on a run, over all the times that it was started; kept in checkpoints."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._started = time.monotonic() - state["seconds"]
+
+
+class _PeriodicEval(HookBase):
+    """Evaluate every ``TEST.EVAL_PERIOD`` iterations but the last, which is evaluated anyway."""
+
+    def __init__(self, cfg: Any, model: nn.Module, folder: Path) -> None:
+        self.cfg, self.model, self.folder = cfg, model, folder
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter + 1
+        if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
+            found = evaluate(self.cfg, self.model, str(self.folder / "inference"))
+            self.trainer.storage.put_scalars(**found, smoothing_hint=False)
+
+
+def _final_metrics(
+    config: TransferConfig, cfg: Any, world: World, results: dict[str, float], seconds: float
+) -> dict[str, Any]:
+    weights = config.weights
+    return {
+        "kind": "transfer",
+        "config": config.config_name,
+        "method": weights.method,
+        "norm": weights.norm,
+        "pretrain_epochs": weights.epochs,
+        "lr": cfg.SOLVER.BASE_LR,
+        "low_lr": config.low_lr(),
+        "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "seed": config.seed,
+        **{name: None if math.isnan(value) else round(value, 4) for name, value in results.items()},
+        "iterations": cfg.SOLVER.MAX_ITER,
+        "wall_time_s": round(seconds, 1),
+        "weights_sha256": weights.sha256,
+        "overrides": " ".join(config.overrides),
+        "demo": uses_demo(cfg),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "device": device_name(world.device, world.size),
+    }
