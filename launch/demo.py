@@ -1,0 +1,50 @@
+"""The whole job on the embedded data, in minutes: pre-train, transfer, compare with random."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
+    sys.path[0] = str(ROOT)
+
+from common.errors import command
+from launch import pretrain, results, transfer
+from launch.options import parse
+from pretrain.checkpoint import FILE
+
+CONFIG = ROOT / "det_configs" / "demo_R_18_FPN.yaml"
+PRETRAIN = (
+    "--data demo --backbone resnet18 --epochs 30 --batch-size 60 --lr 1.2 "
+    "--image-size 64 --proj-dim 64 --hidden-dim 256 --workers 2"
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Pre-train LEWEL with a small ResNet on drawn images, fine-tune a small detector from it and
+    from nothing, and print both rows of the table.
+
+    Attributes:
+        output_dir: Folder that holds runs/ and results/.
+        cluster: Where the three jobs run.
+    """
+
+    output_dir: Path = ROOT
+    cluster: Literal["local", "debug"] = "local"
+
+
+@command
+def main() -> None:
+    """The console command."""
+    options = parse(Command, "launch/demo.py")
+    common = ["--output-dir", str(options.output_dir), "--cluster", options.cluster]
+    folder = pretrain.run([*PRETRAIN.split(), *common])
+    for weights in (str(folder / FILE), "none"):
+        transfer.run(["--config", str(CONFIG), "--weights", weights, *common])
+    results.show(options.output_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Results tables: CSV files made anew from the runs' ``metrics.json``, under a lock."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from common import runs
+from common.files import atomic_write
+
+AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV in ``results/``.
+
+    Attributes:
+        kind: the runs it is made of, ``runs/<kind>/``; also the file's name.
+        columns: keys of ``metrics.json``, in order; a new one is one more name here.
+    """
+
+    kind: str
+    columns: tuple[str, ...]
+
+
+TABLES = (
+    Table(
+        "transfer",
+        (
+            "config",
+            "method",
+            "norm",
+            "pretrain_epochs",
+            "lr",
+            "low_lr",
+            "batch_size",
+            "seed",
+            *(f"box_{name}" for name in AP),
+            *(f"mask_{name}" for name in AP),
+            "iterations",
+            "wall_time_s",
+            "weights_sha256",
+            "overrides",
+            "git_commit",
+            "versions",
+            "device",
+            "run",
+        ),
+    ),
+)
+
+
+def read(output_dir: Path, table: Table) -> pd.DataFrame:
+    """The rows of all finished runs, oldest first; columns that a run lacks are empty."""
+    rows = [
+        {**metrics, "run": folder.name}
+        for folder, metrics in runs.finished_runs(output_dir, table.kind)
+    ]
+    return pd.DataFrame(rows, columns=list(table.columns))
+
+
+def rebuild(output_dir: Path) -> None:
+    """Make every table of ``results/`` anew that has a finished run.
+
+    Runs that end at the same moment wait for each other: the later one sees both.
+    """
+    results = output_dir / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    with FileLock(results / ".lock"):
+        for table in TABLES:
+            frame = read(output_dir, table)
+            if len(frame):
+                with atomic_write(results / f"{table.kind}.csv", "w") as file:
+                    frame.to_csv(file, index=False)
