@@ -1,0 +1,65 @@
+# `make` says what there is to make. Override: PYTHON=/path/to/python3.12  VENV=/scratch/venv
+VENV := .venv
+env := $(patsubst %/,%,$(VENV))
+stamp := $(env)/.setup-complete
+unfinished := $(env).unfinished
+bin := $(env)/bin
+
+# The first Python 3.11-3.13 that really runs: under pyenv, python3.12 may be a stub that fails.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 \
+	&& { echo $$p; break; }; done)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+setup: $(stamp) ## install everything into .venv (about 5 GB)
+
+# Once the folder exists and until everything is in it, $(unfinished) marks it: what an interrupted
+# set-up left there cannot be trusted, so it is emptied. A complete one is brought up to date.
+$(stamp): pyproject.toml constraints.txt $(wildcard tools/*detectron2*.py)
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 was found: install one," \
+		"or name it with make PYTHON=/path/to/python" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "error: $(PYTHON) is not a Python 3.11, 3.12 or 3.13: name one with" \
+		"make PYTHON=/path/to/python" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make" \
+		"virtual environments: install its venv module (on Debian and Ubuntu:" \
+		"apt install python3-venv)" >&2; exit 2; }
+	@set -e; start=$$(date +%s); clear=; quiet=; \
+	echo "setting up $(env) with $(PYTHON): about 5 GB, a few minutes"; \
+	if test -e "$(unfinished)"; then clear=--clear; fi; \
+	mkdir -p "$(env)"; touch "$(unfinished)"; rm -f "$(stamp)"; \
+	if test -n "$$clear" || ! test -x "$(bin)/python"; then \
+		"$(PYTHON)" -m venv $$clear "$(env)"; fi; \
+	test -t 1 || quiet=--quiet; \
+	"$(bin)/python" -m pip install --disable-pip-version-check $$quiet \
+		--constraint constraints.txt --editable '.[dev]'; \
+	"$(bin)/python" tools/install_detectron2.py; \
+	touch "$(stamp)"; rm -f "$(unfinished)"; \
+	echo "set-up took $$(( $$(date +%s) - start )) s"
+
+demo: setup ## pre-train, transfer and tabulate on small synthetic data
+	@"$(bin)/python" launch/demo.py
+
+test: lint ## check style and types, then run the tests
+	"$(bin)/python" -m pytest
+
+lint: setup ## check style and types
+	"$(bin)/ruff" check .
+	"$(bin)/ruff" format --check .
+	"$(bin)/mypy"
+
+format: setup ## mend style where a tool can
+	"$(bin)/ruff" check --fix .
+	"$(bin)/ruff" format .
+
+clean: ## remove the environment and caches, never runs/, results/ or data/
+	rm -rf .venv .venv.unfinished build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
