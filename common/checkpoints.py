@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def load(path: str | os.PathLike[str]) -> Any:
         with torch.serialization.safe_globals(_numpy_scalar_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "WeightsUnpickler" in str(error):
-            reason = str(error).split("WeightsUnpickler error: ")[-1].strip().split("\n")[0]
+        forbidden = re.findall(r"GLOBAL (\S+)", str(error))
+        if forbidden:
             raise UserError(
-                f"{path} holds more than tensors and numbers and was not loaded ({reason}); "
+                f"{path} holds more than tensors and numbers ({forbidden[0]}) and was not loaded; "
                 "save it again from its own project as a plain state_dict."
             ) from error
         raise UserError(_unreadable(path)) from error

@@ -31,7 +31,7 @@ def run(arguments: list[str] | None = None) -> Path:
     """Check the command line, submit or run the job, and return its run folder."""
     options = parse(Command, "launch/pretrain.py", arguments)
     config = options.config.resolve()
-    share, rest = divmod(config.batch_size or 0, processes(options.resources))
+    share, rest = divmod(config.batch_size, processes(options.resources))
     if rest or not share:
         raise UserError(
             f"--batch-size {config.batch_size} does not split evenly over "

@@ -1,4 +1,4 @@
-"""SyncBatchNorm that also works between CPU processes."""
+"""BatchNorm over several processes: PyTorch's on GPUs, our own between CPU processes."""
 
 import torch
 import torch.distributed as dist
@@ -6,22 +6,37 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """``nn.SyncBatchNorm`` on GPUs, the same over differentiable gloo all-reduces on CPUs.
+def norm_class(norm: str, dim: int) -> type[nn.Module]:
+    """The norm layer of a network: ``eman`` uses plain BatchNorm, ``syncbn`` a synchronised one.
+
+    Args:
+        norm: ``eman`` or ``syncbn``.
+        dim: 1 for inputs (b, c, n), 2 for inputs (b, c, h, w).
+    """
+    if norm == "syncbn":
+        return nn.SyncBatchNorm
+    if norm == "eman":
+        return nn.BatchNorm1d if dim == 1 else nn.BatchNorm2d
+    raise ValueError(f"norm is 'eman' or 'syncbn', not {norm!r}")
+
+
+class GlooBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """``nn.SyncBatchNorm`` between CPU processes, over differentiable all-reduces.
 
     PyTorch's own raises on CPU tensors as soon as there is a process group. Parameters, buffers
     and their names are the same. Input (b, c, ...), output of the same shape; ranks may hold
     different numbers of values.
     """
 
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (b, c, ...), got {input.dim()} dimensions")
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalise with the statistics of all ranks (train) or the running ones (eval)."""
-        together = self.training and dist.is_initialized() and dist.get_world_size() > 1
-        if not together or input.device.type != "cpu":
+        if not self.training or not dist.is_initialized():
             return super().forward(input)
-        return self._forward_gloo(input)
-
-    def _forward_gloo(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
         dims = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
         local = torch.cat([input.sum(dims), input.new_tensor([input.numel() / input.shape[1]])])
@@ -44,15 +59,14 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         self.running_var.lerp_(unbiased_variance, self.momentum)
 
 
-def norm_class(norm: str, dim: int) -> type[nn.Module]:
-    """The norm layer of a network: ``eman`` uses plain BatchNorm, ``syncbn`` a synchronised one.
-
-    Args:
-        norm: ``eman`` or ``syncbn``.
-        dim: 1 for inputs (b, c, n), 2 for inputs (b, c, h, w).
-    """
-    if norm == "syncbn":
-        return SyncBatchNorm
-    if norm == "eman":
-        return nn.BatchNorm1d if dim == 1 else nn.BatchNorm2d
-    raise ValueError(f"norm is 'eman' or 'syncbn', not {norm!r}")
+def replace_sync_batchnorm(module: nn.Module) -> None:
+    """Put a :class:`GlooBatchNorm` with the same tensors in the place of each SyncBatchNorm."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.SyncBatchNorm):
+            norm = GlooBatchNorm(child.num_features, child.eps, child.momentum)
+            norm.load_state_dict(child.state_dict())
+            for parameter, old in zip(norm.parameters(), child.parameters(), strict=True):
+                parameter.requires_grad_(old.requires_grad)
+            setattr(module, name, norm.train(child.training))
+        else:
+            replace_sync_batchnorm(child)

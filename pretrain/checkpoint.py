@@ -8,7 +8,7 @@ import torch
 
 from common import checkpoints
 from common.errors import UserError
-from pretrain.config import METHOD, PretrainConfig
+from pretrain.config import METHOD, ResolvedConfig
 from pretrain.lewel import LEWEL
 
 FILE = "checkpoint.pth.tar"
@@ -34,7 +34,7 @@ class Progress:
 
 def save(
     folder: Path,
-    config: PretrainConfig,
+    config: ResolvedConfig,
     model: LEWEL,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -60,7 +60,7 @@ def save(
 
 def resume(
     folder: Path,
-    config: PretrainConfig,
+    config: ResolvedConfig,
     model: LEWEL,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -80,7 +80,7 @@ def resume(
     return Progress(**state["progress"])
 
 
-def _check_same(folder: Path, config: PretrainConfig, saved: dict[str, Any]) -> None:
+def _check_same(folder: Path, config: ResolvedConfig, saved: dict[str, Any]) -> None:
     differing = [
         f"{k} ({saved.get(k)!r} there, {v!r} now)"
         for k, v in config.identity().items()

@@ -67,8 +67,8 @@ class PretrainConfig:
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_HOW)
     log_every: int = field(default=10, metadata=_HOW)
 
-    def resolve(self) -> "PretrainConfig":
-        """A copy with every field filled in from the recipe, and checked.
+    def resolve(self) -> "ResolvedConfig":
+        """The same with every field filled in from the recipe, and checked.
 
         Raises:
             UserError: naming the field that is wrong.
@@ -87,7 +87,8 @@ class PretrainConfig:
         }
         missing = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         data = DEMO if self.data == DEMO else str(locate(self.data))
-        return dataclasses.replace(self, data=data, batch_size=batch_size, **missing)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return ResolvedConfig(**fields | missing | {"data": data, "batch_size": batch_size})
 
     def _check(self) -> None:
         for name in (
@@ -119,6 +120,18 @@ class PretrainConfig:
                 f"of {', '.join(sorted(resnets))}."
             )
 
+
+@dataclass(frozen=True)
+class ResolvedConfig(PretrainConfig):
+    """A configuration with nothing left out; made by :meth:`PretrainConfig.resolve`."""
+
+    data: str = ""
+    batch_size: int = 0
+    lr: float = 0.0
+    weight_decay: float = 0.0
+    base_momentum: float = 0.0
+    warmup_epochs: float = 0.0
+
     def identity(self) -> dict[str, Any]:
         """The fields that make it this run and not another."""
         return {
@@ -128,7 +141,7 @@ class PretrainConfig:
         }
 
     def run_name(self) -> str:
-        """The folder's name of a resolved configuration."""
+        """The run folder's name."""
         named = ("norm", "epochs", "batch_size", "lr", "seed", "backbone")
         rest = {k: v for k, v in self.identity().items() if k not in named}
         return (

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common import distributed, runs
@@ -21,20 +20,21 @@ from common.distributed import World
 from common.errors import UserError
 from common.files import write_json
 from common.logs import keep_bar_below, setup_logging
-from common.metrics import MetricsLog
 from common.provenance import device_name, git_commit, versions
 from pretrain import checkpoint
-from pretrain.config import METHOD, PretrainConfig
+from pretrain.batchnorm import replace_sync_batchnorm
+from pretrain.config import METHOD, ResolvedConfig
 from pretrain.data import DEMO, StepBatches, TwoViewDataset, locate
 from pretrain.lewel import LEWEL
 from pretrain.optimizer import LARS, parameter_groups
 from pretrain.precision import autocast_dtype, make_scaler, optimizer_step
+from pretrain.report import Reporter
 from pretrain.schedules import learning_rate
 
 log = logging.getLogger("pretrain")
 
 
-def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
+def pretrain(config: ResolvedConfig, folder: Path) -> dict[str, Any]:
     """Train to the last epoch, from the folder's checkpoint if it has one.
 
     Every process of the job calls this with the same arguments.
@@ -55,21 +55,21 @@ def pretrain(config: PretrainConfig, folder: Path) -> dict[str, Any]:
     if world.is_main:
         write_json(folder / "config.json", dataclasses.asdict(config))
     try:
-        return _Training(config, folder, world).run()
+        return Training(config, folder, world).run()
     finally:
         distributed.stop()
 
 
-class _Training:
+class Training:
     """A run's model, data and progress."""
 
-    def __init__(self, config: PretrainConfig, folder: Path, world: World) -> None:
+    def __init__(self, config: ResolvedConfig, folder: Path, world: World) -> None:
         self.config, self.folder, self.world = config, folder, world
         torch.manual_seed(config.seed)
         self.model = build_model(config).to(world.device)
-        self.optimizer = LARS(
-            parameter_groups(self.model, config.weight_decay or 0.0), lr=config.lr or 0.0
-        )
+        if world.size > 1 and world.device.type == "cpu":
+            replace_sync_batchnorm(self.model)
+        self.optimizer = LARS(parameter_groups(self.model, config.weight_decay), lr=config.lr)
         self.dtype = autocast_dtype(config.amp, world.device)
         self.scaler = make_scaler(self.dtype)
         self.progress = checkpoint.resume(folder, config, self.model, self.optimizer, self.scaler)
@@ -84,13 +84,14 @@ class _Training:
         self.loader, self.batches = _loader(config, world, self.progress.step)
 
     def run(self) -> dict[str, Any]:
+        """Train to the last step; the final metrics."""
         first = self.progress.step
         if self.world.is_main:
             _announce(self.config, self.world, self.batches, first)
-        writer = _Writer(self.folder, first, self.world)
+        reporter = Reporter(self.folder, first, self.world)
         started = time.monotonic() - self.progress.seconds
         epoch_loss = torch.zeros((), device=self.world.device)
-        window, images = time.monotonic(), 0
+        unreadable = torch.zeros((), device=self.world.device)
         bar = tqdm(
             self.loader,
             initial=first,
@@ -99,27 +100,27 @@ class _Training:
             disable=not (self.world.is_main and sys.stderr.isatty()),
         )
         with keep_bar_below():
-            for step, (view1, view2, unreadable) in enumerate(bar, start=first):
+            for step, (view1, view2, skipped) in enumerate(bar, start=first):
                 loss, row = self.step(step, view1, view2)
-                self._count_unreadable(unreadable)
                 epoch_loss += loss
-                images += self.config.batch_size or 0
+                unreadable += _warn_of_skipped(skipped)
                 epoch, position = divmod(step + 1, self.batches.steps_per_epoch)
                 if (step + 1) % self.config.log_every == 0 or position == 0:
                     row |= self._losses(loss)
-                    now = time.monotonic()
-                    row["images_per_s"] = round(images / (now - window), 2)
-                    window, images = now, 0
-                    writer.write(step, row)
+                    reporter.write(step, row, self.config.batch_size)
                     _stop_unless_finite(row, self.folder)
                 if position == 0:
-                    self.progress.loss = _mean(epoch_loss) / self.batches.steps_per_epoch
-                    epoch_loss.zero_()
                     self.progress.step = step + 1
+                    self.progress.loss = (
+                        self._sum(epoch_loss) / self.world.size / (self.batches.steps_per_epoch)
+                    )
+                    self.progress.unreadable += round(self._sum(unreadable))
                     self.progress.seconds = time.monotonic() - started
-                    writer.epoch(epoch, self.config.epochs, step, self.progress.loss)
+                    epoch_loss.zero_()
+                    unreadable.zero_()
+                    reporter.epoch(epoch, self.config.epochs, step, self.progress.loss)
                     self._save(epoch)
-        writer.close()
+        reporter.close()
         return self._finish()
 
     def step(
@@ -128,7 +129,6 @@ class _Training:
         """One optimizer step on this process's share of the batch; loss and schedule values."""
         config, device = self.config, self.world.device
         view1, view2 = (v.to(device, non_blocking=True) for v in (view1, view2))
-        assert config.lr is not None and config.warmup_epochs is not None
         lr = learning_rate(
             step, self.batches.steps_per_epoch, config.epochs, config.warmup_epochs, config.lr
         )
@@ -146,16 +146,14 @@ class _Training:
     def _losses(self, loss: torch.Tensor) -> dict[str, float]:
         """Loss and its branches, averaged over the processes."""
         named = {"loss": loss, **self.model.branch_losses}
-        values = torch.stack(list(named.values())).float()
-        if dist.is_initialized():
-            dist.all_reduce(values)
-        return dict(zip(named, (values / self.world.size).tolist(), strict=True))
+        return {name: self._sum(value) / self.world.size for name, value in named.items()}
 
-    def _count_unreadable(self, names: list[str]) -> None:
-        found = [name for sample in names for name in sample.splitlines()]
-        for name in found:
-            log.warning("skipped an unreadable image: %s", name)
-        self.progress.unreadable += len(found)
+    def _sum(self, value: torch.Tensor) -> float:
+        """The sum over the processes of a scalar that each has its own of."""
+        total = value.double() if self.world.device.type == "cpu" else value.float().clone()
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        return total.item()
 
     def _save(self, epoch: int) -> None:
         if self.world.is_main:
@@ -170,14 +168,13 @@ class _Training:
             )
 
     def _finish(self) -> dict[str, Any]:
-        unreadable = torch.tensor(float(self.progress.unreadable), device=self.world.device)
         metrics = {
             "kind": "pretrain",
             "method": METHOD,
             "loss": self.progress.loss,
             "steps": self.batches.total_steps,
             "wall_time_s": round(self.progress.seconds, 1),
-            "unreadable_images": round(_mean(unreadable) * self.world.size),
+            "unreadable_images": self.progress.unreadable,
             "checkpoint": checkpoint.FILE,
             "demo": self.config.data == DEMO,
             **dataclasses.asdict(self.config),
@@ -191,43 +188,8 @@ class _Training:
         return metrics
 
 
-class _Writer:
-    """metrics.jsonl, TensorBoard and log lines, of the main process only."""
-
-    def __init__(self, folder: Path, step: int, world: World) -> None:
-        self.active = world.is_main
-        if self.active:
-            self.lines = MetricsLog(folder / "metrics.jsonl", step)
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def write(self, step: int, row: dict[str, Any]) -> None:
-        if self.active:
-            self.lines.write(row)
-            for name, value in row.items():
-                if name not in ("step", "epoch"):
-                    self.board.add_scalar(name, value, step)
-            log.info(
-                "epoch %d step %d: %s",
-                row["epoch"],
-                step,
-                "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch")),
-            )
-
-    def epoch(self, epoch: int, epochs: int, step: int, mean_loss: float) -> None:
-        if self.active:
-            self.lines.write({"step": step, "epoch": epoch - 1, "epoch_loss": mean_loss})
-            self.board.add_scalar("epoch_loss", mean_loss, step)
-            log.info("epoch %d of %d done: mean loss %.4f", epoch, epochs, mean_loss)
-
-    def close(self) -> None:
-        if self.active:
-            self.lines.close()
-            self.board.close()
-
-
-def build_model(config: PretrainConfig) -> LEWEL:
+def build_model(config: ResolvedConfig) -> LEWEL:
     """The model of a resolved configuration, on the CPU."""
-    assert config.base_momentum is not None
     return LEWEL(
         config.backbone,
         config.norm,
@@ -242,9 +204,8 @@ def build_model(config: PretrainConfig) -> LEWEL:
 
 
 def _loader(
-    config: PretrainConfig, world: World, start: int
+    config: ResolvedConfig, world: World, start: int
 ) -> tuple[DataLoader[Any], StepBatches]:
-    assert config.batch_size is not None
     if config.batch_size % world.size:
         raise UserError(
             f"--batch-size {config.batch_size} does not split evenly over {world.size} processes."
@@ -264,7 +225,7 @@ def _loader(
     return loader, batches
 
 
-def _announce(config: PretrainConfig, world: World, batches: StepBatches, first: int) -> None:
+def _announce(config: ResolvedConfig, world: World, batches: StepBatches, first: int) -> None:
     log.info(
         "%s %s on %s: %d images, %d epochs of %d steps of %d images, peak lr %g",
         METHOD,
@@ -280,13 +241,12 @@ def _announce(config: PretrainConfig, world: World, batches: StepBatches, first:
         log.info("resumed after step %d", first - 1)
 
 
-def _mean(value: torch.Tensor) -> float:
-    """The mean over the processes of a scalar that each has its own of."""
-    value = value.clone()
-    if dist.is_initialized():
-        dist.all_reduce(value)
-        value /= dist.get_world_size()
-    return value.item()
+def _warn_of_skipped(samples: list[str]) -> int:
+    """Warn by name of every unreadable image that a batch came across; how many there were."""
+    names = [name for sample in samples for name in sample.splitlines()]
+    for name in names:
+        log.warning("skipped an unreadable image: %s", name)
+    return len(names)
 
 
 def _stop_unless_finite(row: dict[str, Any], folder: Path) -> None:

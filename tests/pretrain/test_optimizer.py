@@ -1,0 +1,83 @@
+"""LARS against a float64 re-derivation, and against torch's SGD where both should agree."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pretrain.optimizer import LARS, parameter_groups
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lr=st.floats(1e-3, 5),
+    decay=st.sampled_from([0.0, 1e-6, 1e-2]),
+    adapted=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_lars_is_the_published_formula(lr: float, decay: float, adapted: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    parameter = nn.Parameter(weight.clone())
+    group = {"params": [parameter], "weight_decay": decay, "trust_ratio": adapted}
+    optimizer = LARS([group], lr=lr, momentum=0.9, eta=1e-3)
+    w, buffer = weight.numpy().copy(), np.zeros((4, 3))
+    for _ in range(3):
+        gradient = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+        parameter.grad = gradient
+        optimizer.step()
+        g = gradient.numpy()
+        norm_w, norm_g = np.sqrt((w**2).sum()), np.sqrt((g**2).sum())
+        ratio = 1e-3 * norm_w / (norm_g + decay * norm_w) if adapted else 1.0
+        buffer = 0.9 * buffer + (g + decay * w) * ratio * lr
+        w = w - buffer
+    np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-12, atol=1e-14)
+
+
+def test_without_adaptation_it_is_torch_sgd() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    group = {"params": ours.parameters(), "trust_ratio": False, "weight_decay": 1e-3}
+    optimizers = (
+        LARS([group], lr=0.1),
+        torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3),
+    )
+    for _ in range(5):
+        x = torch.randn(8, 5)
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-7)
+
+
+def test_a_zero_weight_or_gradient_does_not_stop_or_blow_up_training() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = LARS([{"params": [parameter], "trust_ratio": True}], lr=0.5)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    assert torch.equal(parameter.detach(), torch.full((3,), -0.5))
+    parameter.grad = torch.zeros(3)
+    optimizer.step()
+    assert torch.isfinite(parameter).all()
+
+
+def test_groups_go_by_module_type_not_by_name() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.Conv2d(3, 4, 1)  # a convolution that is called bn
+            self.conv = nn.SyncBatchNorm(4)  # a norm that is called conv
+            self.head = nn.Sequential(nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.Linear(4, 4))
+            self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+    model = Odd()
+    names = {id(p): name for name, p in model.named_parameters()}
+    regular, excluded = ([names[id(p)] for p in g["params"]] for g in parameter_groups(model, 0.1))
+    assert regular == ["bn.weight", "head.2.weight"]
+    assert sorted(excluded) == sorted(
+        ["bn.bias", "conv.weight", "conv.bias", "head.0.weight", "head.0.bias", "head.1.weight",
+         "head.1.bias", "head.2.bias"]
+    )  # fmt: skip
