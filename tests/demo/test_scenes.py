@@ -1,0 +1,93 @@
+"""Shapes have their geometric area; scenes keep their promises; colour gives no class away."""
+
+import numpy as np
+import pytest
+
+from demo import sampling, scenes, shapes
+from demo.classes import CLASSES, TABLE
+from demo.textures import TEXTURES, pattern
+
+
+def scene(index: int) -> scenes.Scene:
+    return sampling.several(sampling.generator(2, "scenes", index))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_outlines_cover_their_size(name: str) -> None:
+    rng = np.random.default_rng(0)
+    outline = shapes.place(rng, name, 40.0, (64.0, 50.0))
+    covered = shapes.coverage(outline, 100, 128)
+    assert shapes.area(outline) == pytest.approx(40.0**2)  # stretch and skew keep the area
+    assert covered.sum() == pytest.approx(40.0**2, rel=0.02)
+
+
+def test_crescent_has_the_area_of_two_circles_less_their_lens() -> None:
+    crescent = shapes._crescent(radius=0.8, offset=0.5, steps=2000)
+    grid = (np.arange(2000) + 0.5) / 1000 - 1
+    x, y = np.meshgrid(grid, grid)
+    inside = (np.hypot(x, y) < 1) & (np.hypot(x - 0.5, y) > 0.8)
+    assert shapes.area(crescent) == pytest.approx(inside.mean() * 4, rel=1e-3)
+
+
+def test_coverage_of_a_half_pixel() -> None:
+    outline = np.array([[1.01, 1.01], [3.49, 1.01], [3.49, 1.99], [1.01, 1.99]])
+    covered = shapes.coverage(outline, 3, 5)
+    expected = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 0.5, 0], [0, 0, 0, 0, 0]])
+    assert np.abs(covered - expected).max() < 0.01
+
+
+def test_coverage_is_centred_where_the_outline_is() -> None:
+    outline = shapes.place(np.random.default_rng(0), "disc", 20.0, (31.3, 28.8))
+    covered = shapes.coverage(outline, 64, 64)
+    y, x = np.mgrid[:64, :64] + 0.5
+    centre = [(covered * axis).sum() / covered.sum() for axis in (x, y)]
+    np.testing.assert_allclose(centre, (31.3, 28.8), atol=0.05)
+
+
+@pytest.mark.parametrize("name", TEXTURES)
+def test_textures_vary_between_0_and_1(name: str) -> None:
+    field = pattern(np.random.default_rng(0), name, 60, 80, 12.0)
+    assert field.shape == (60, 80)
+    assert 0 <= field.min() < 0.1 and 0.9 < field.max() <= 1
+    assert 0.15 < field.mean() < 0.85
+
+
+@pytest.mark.parametrize("index", range(20))
+def test_instances_are_disjoint_visible_and_boxed(index: int) -> None:
+    drawn = scene(index)
+    masks = np.stack([one.mask for one in drawn.instances])
+    assert 1 <= len(masks) <= sampling.MAX_OBJECTS
+    assert masks.shape[1:] == drawn.image.shape[:2]
+    assert masks.sum(axis=0).max() == 1
+    for instance in drawn.instances:
+        assert instance.mask.sum() >= scenes.MIN_PIXELS
+        assert scenes.MIN_VISIBLE <= instance.visible <= 1
+        x0, y0, x1, y1 = instance.box
+        assert instance.mask[y0:y1, x0:x1].sum() == instance.mask.sum()
+        assert instance.mask[[y0, y1 - 1]].any(axis=1).all()
+        assert instance.mask[:, [x0, x1 - 1]].any(axis=0).all()
+
+
+def test_streams_differ_by_name_and_repeat() -> None:
+    np.testing.assert_array_equal(scene(0).image, scene(0).image)
+    assert not np.array_equal(scene(0).image[:100, :100], scene(1).image[:100, :100])
+
+
+def test_mean_colour_does_not_tell_the_class() -> None:
+    def colours(split: str) -> np.ndarray:
+        return np.array(
+            [
+                [
+                    sampling.single(sampling.generator(3, split, label, index), label).image.mean(
+                        axis=(0, 1)
+                    )
+                    for index in range(25)
+                ]
+                for label in range(len(TABLE))
+            ]
+        )  # (class, image, RGB)
+
+    means = colours("train").mean(axis=1)
+    distance = np.linalg.norm(colours("val")[:, :, None] - means, axis=-1)
+    accuracy = (distance.argmin(axis=-1) == np.arange(len(TABLE))[:, None]).mean()
+    assert accuracy < 0.4  # chance: 0.17
