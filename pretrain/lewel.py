@@ -199,5 +199,8 @@ class LEWEL(nn.Module):
 
 def _distance(prediction: Tensor, target: Tensor) -> Tensor:
     """2 - 2 cos of vectors (b, dim, n) along dim, averaged over the b * n vectors."""
-    prediction, target = F.normalize(prediction.float(), dim=1), F.normalize(target.float(), dim=1)
-    return 2 - 2 * torch.einsum("bdn,bdn->bn", prediction, target).mean()
+    exact = torch.promote_types(prediction.dtype, torch.float32)  # never in half precision
+    with torch.autocast(prediction.device.type, enabled=False):
+        prediction = F.normalize(prediction.to(exact), dim=1)
+        target = F.normalize(target.to(exact), dim=1)
+        return 2 - 2 * torch.einsum("bdn,bdn->bn", prediction, target).mean()

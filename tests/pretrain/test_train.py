@@ -145,14 +145,14 @@ def _first_step(folder: Path, data: str, world: World) -> dict[str, torch.Tensor
     torch.set_default_dtype(torch.float64)
     try:
         training = Training(small(norm="syncbn", data=data), folder, world)
-        view1, view2, _ = next(iter(training.loader))
-        loss = training.forward(view1.double(), view2.double())
-        loss.backward()
-        parameters = training.model.named_parameters()
-        found = {name: p.grad for name, p in parameters if p.grad is not None}
-        return found | {"loss": loss.detach()}
     finally:
         torch.set_default_dtype(torch.float32)
+    view1, view2, _ = next(iter(training.loader))  # whose random numbers go by the default type
+    loss = training.forward(view1.double(), view2.double())
+    loss.backward()
+    parameters = training.model.named_parameters()
+    found = {name: p.grad for name, p in parameters if p.grad is not None}
+    return found | {"loss": loss.detach()}
 
 
 def _compare_halves(world: World, folder: Path, data: str, whole: dict[str, torch.Tensor]) -> None:
