@@ -1,0 +1,58 @@
+"""Where a job goes, in how many processes; and how a command line is read."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from launch.cluster import processes, resolve_cluster
+from launch.options import Resources
+from launch.transfer import split_overrides
+
+
+@pytest.fixture
+def login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_auto_is_slurm_where_there_is_sbatch(login_node: None) -> None:
+    assert resolve_cluster(Resources()) == "slurm"
+    assert processes(Resources(nodes=2)) == 16
+    assert processes(Resources(nodes=2, gpus_per_node=4)) == 8
+    assert processes(Resources(gpus_per_node=0, tasks_per_node=3)) == 3
+
+
+def test_auto_is_local_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert resolve_cluster(Resources()) == "local"
+
+
+def test_auto_is_this_process_under_torchrun(
+    login_node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert resolve_cluster(Resources()) == "debug"
+    assert processes(Resources()) == 4
+
+
+def test_processes_do_not_share_a_gpu(login_node: None) -> None:
+    with pytest.raises(UserError, match="one process per GPU"):
+        processes(Resources(gpus_per_node=2, tasks_per_node=4))
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides"),
+    [
+        ("--config a.yaml --lr 1e-4 2e-4 SOLVER.MAX_ITER 10", "SOLVER.MAX_ITER 10"),
+        ("--config A.yaml --wait MODEL.RPN.POST_NMS_TOPK_TEST 50 SEED 1",
+         "MODEL.RPN.POST_NMS_TOPK_TEST 50 SEED 1"),
+        ("--name EMAN --config a.yaml", ""),
+    ],
+)  # fmt: skip
+def test_overrides_begin_at_the_first_config_key(line: str, overrides: str) -> None:
+    options, found = split_overrides(line.split())
+    assert " ".join(found) == overrides
+    assert [*options, *found] == line.split()

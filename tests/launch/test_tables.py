@@ -1,0 +1,61 @@
+"""The results table has one row per finished run, however runs end."""
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from common import runs
+from launch import tables
+
+
+def finish(output_dir: Path, name: str, barrier: Any = None) -> None:
+    metrics = {"config": "c", "method": name, "lr": 0.02, "box_AP": 38.5, "box_APs": None}
+    if barrier is not None:
+        barrier.wait()
+    runs.finish(output_dir / "runs" / "transfer" / name, metrics)
+    tables.rebuild(output_dir)
+
+
+def rows(output_dir: Path) -> pd.DataFrame:
+    return pd.read_csv(output_dir / "results" / "transfer.csv")
+
+
+def test_two_runs_that_end_at_once_are_both_in_the_table(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(25):
+        barrier = context.Barrier(2)
+        names = [f"{number}{side}" for side in "ab"]
+        pair = [context.Process(target=finish, args=(tmp_path, n, barrier)) for n in names]
+        for process in pair:
+            process.start()
+        for process in pair:
+            process.join()
+            assert process.exitcode == 0
+        assert set(names) <= set(rows(tmp_path)["run"].astype(str))
+    assert len(rows(tmp_path)) == 50
+
+
+def test_rebuilding_twice_adds_nothing_and_a_deleted_run_goes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        finish(tmp_path, name)
+    first = (tmp_path / "results" / "transfer.csv").read_bytes()
+    tables.rebuild(tmp_path)
+    assert (tmp_path / "results" / "transfer.csv").read_bytes() == first
+    runs.start_afresh(tmp_path / "runs" / "transfer" / "a")
+    tables.rebuild(tmp_path)
+    assert list(rows(tmp_path)["run"]) == ["b"]
+
+
+def test_columns_are_the_tables_and_unknown_values_are_empty(tmp_path: Path) -> None:
+    finish(tmp_path, "a")
+    frame = rows(tmp_path)
+    assert tuple(frame.columns) == tables.TABLES[0].columns
+    assert frame["box_AP"][0] == 38.5 and frame["box_APs"].isna()[0]
+
+
+def test_an_unfinished_run_has_no_row(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "transfer" / "half").mkdir(parents=True)
+    tables.rebuild(tmp_path)
+    assert not (tmp_path / "results" / "transfer.csv").exists()
