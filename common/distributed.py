@@ -47,10 +47,21 @@ def start(device: str = "auto", timeout_min: float = 30) -> World:
     world = World(rank, size, local_rank, local_size, _device(device, local_rank, local_size))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    elif size > 1:
+        torch.set_num_threads(cpus_per_process(world))
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if world.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_min))
     return world
+
+
+def cpus_per_process(world: World) -> int:
+    """The CPU cores that each process of this node can have, at least one.
+
+    Slurm gives every process cores of its own; elsewhere they share all of the machine's.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(cores // world.local_size if cores == os.cpu_count() else cores, 1)
 
 
 def stop() -> None:

@@ -1,8 +1,8 @@
 """Run folders ``runs/<kind>/<name>/``: the name is the run's identity, and says what it was.
 
-The same command means the same folder. What is in it: ``config.json`` or ``config.yaml`` (the
-resolved configuration), ``log.txt``, checkpoints, ``metrics.jsonl``, and once the run is
-finished ``metrics.json``.
+The same command means the same folder. What is in it: ``identity.json``, the resolved
+configuration (``config.json`` or ``config.yaml``), ``log.txt``, checkpoints, ``metrics.jsonl``,
+and once the run is finished ``metrics.json``.
 """
 
 import hashlib
@@ -11,9 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import write_json
 
 FINAL = "metrics.json"
+IDENTITY = "identity.json"
 
 
 def short_hash(value: Any) -> str:
@@ -25,6 +27,33 @@ def short_hash(value: Any) -> str:
 def run_folder(output_dir: Path, kind: str, name: str) -> Path:
     """The absolute folder of a run; makes nothing."""
     return (output_dir / "runs" / kind / name).resolve()
+
+
+def check_same(folder: Path, identity: dict[str, Any]) -> None:
+    """Raise if ``folder`` holds another run, as a folder chosen by ``--name`` may.
+
+    Raises:
+        UserError: naming the fields that differ.
+    """
+    if not (folder / IDENTITY).exists():
+        return
+    saved = json.loads((folder / IDENTITY).read_text())
+    now = json.loads(json.dumps(identity))
+    differing = [
+        f"{name} ({saved.get(name)!r} there, {now.get(name)!r} now)"
+        for name in sorted(saved.keys() | now.keys())
+        if saved.get(name) != now.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} holds another run: {', '.join(differing)}; use another --name, or --fresh "
+            "to start again."
+        )
+
+
+def claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Say in ``folder`` whose it is; for the main process."""
+    write_json(folder / IDENTITY, identity)
 
 
 def is_finished(folder: Path) -> bool:

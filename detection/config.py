@@ -79,6 +79,20 @@ class TransferConfig:
         cfg.SEED = self.seed
         return cfg
 
+    def identity(self) -> dict[str, Any]:
+        """What makes it this run and not another."""
+        solver = self.detectron2().SOLVER
+        named = ("SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
+        pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
+        return {
+            "config": self.config_name,
+            "weights_sha256": self.weights.sha256,
+            "lr": solver.BASE_LR,
+            "batch_size": solver.IMS_PER_BATCH,
+            "seed": self.seed,
+            "overrides": {key: value for key, value in pairs if key not in named},
+        }
+
     def low_lr(self) -> bool:
         """Whether the learning rate is under a tenth of the config's own."""
         own: float = read_config(self.config).SOLVER.BASE_LR
@@ -86,18 +100,12 @@ class TransferConfig:
 
     def run_name(self) -> str:
         """The folder's name: config, weights, lr, batch, seed, and a hash of other overrides."""
-        solver = self.detectron2().SOLVER
-        keys = self.overrides[::2]
-        rest = {
-            k: v
-            for k, v in zip(keys, self.overrides[1::2], strict=True)
-            if k not in ("SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
-        }
+        it = self.identity()
         name = (
-            f"{self.config_name}-{self.weights.sha256[:8] or 'random'}"
-            f"-lr{solver.BASE_LR:g}-b{solver.IMS_PER_BATCH}-s{self.seed}"
+            f"{it['config']}-{it['weights_sha256'][:8] or 'random'}"
+            f"-lr{it['lr']:g}-b{it['batch_size']}-s{it['seed']}"
         )
-        return f"{name}-{short_hash(rest)}" if rest else name
+        return f"{name}-{short_hash(it['overrides'])}" if it["overrides"] else name
 
 
 def read_config(path: str) -> Any:

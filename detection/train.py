@@ -46,8 +46,10 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         The final metrics, as written to ``metrics.json``; nothing in other processes.
 
     Raises:
-        UserError: if the batch does not split over the processes, or the weights do not fit.
+        UserError: if the folder holds another run, the batch does not split over the processes,
+            or the weights do not fit.
     """
+    runs.check_same(folder, config.identity())
     cfg = config.detectron2()
     world = distributed.start("cpu" if cfg.MODEL.DEVICE == "cpu" else "auto")
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,7 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
                 f"evenly over {world.size} processes."
             )
         if world.is_main:
+            runs.claim(folder, config.identity())
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
         seed_all_rng(_stream_seed(config.seed, folder) + world.rank)

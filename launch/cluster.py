@@ -17,6 +17,7 @@ from launch.options import Resources
 
 ROOT = Path(__file__).resolve().parent.parent
 SLURM_GPUS = 8
+TIMEOUT_MIN = {"slurm": 60 * 24, "local": 60 * 24 * 365}
 
 
 def resolve_cluster(resources: Resources) -> str:
@@ -80,13 +81,20 @@ def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> No
         UserError: if a job that was waited for failed.
     """
     cluster = resolve_cluster(resources)
+    if fresh and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(
+            "--fresh cannot delete a folder that several processes are about to use; delete it "
+            "yourself, or choose another --name."
+        )
     for job in jobs:
+        if not fresh:
+            runs.check_same(job.folder, job.config.identity())
         if runs.is_finished(job.folder) and not fresh:
             print(f"already finished: {job.folder} (--fresh starts it again)", flush=True)
             if cluster != "slurm":
                 job()  # its row may be missing from the table
             continue
-        if fresh and os.environ.get("RANK", "0") == "0":
+        if fresh:
             runs.start_afresh(job.folder)
         print(f"run folder: {job.folder}", flush=True)
         if cluster == "debug":
@@ -106,7 +114,7 @@ def _submit(job: Job, resources: Resources, cluster: str) -> None:
         nodes=resources.nodes,
         tasks_per_node=tasks_per_node(resources),
         gpus_per_node=gpus,
-        timeout_min=resources.timeout_min,
+        timeout_min=resources.timeout_min or TIMEOUT_MIN[cluster],
     )
     if cluster == "slurm":
         executor.update_parameters(cpus_per_task=resources.cpus_per_task, slurm_signal_delay_s=120)

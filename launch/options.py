@@ -28,7 +28,7 @@ class Resources:
         tasks_per_node: Processes of each node. Default: one per GPU; 1 on CPUs.
         cpus_per_task: CPU cores of each process.
         partition: Slurm partition.
-        timeout_min: Time limit of the job in minutes; it resumes after it.
+        timeout_min: Time limit of the job in minutes. Default: a day on Slurm.
         wait: Follow the log of a Slurm job to its end.
     """
 
@@ -38,7 +38,7 @@ class Resources:
     tasks_per_node: int | None = None
     cpus_per_task: int = 8
     partition: str | None = None
-    timeout_min: int = 60 * 24
+    timeout_min: int | None = None
     wait: bool = False
 
 

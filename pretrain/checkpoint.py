@@ -2,12 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from common import checkpoints
-from common.errors import UserError
 from pretrain.config import METHOD, ResolvedConfig
 from pretrain.lewel import LEWEL
 
@@ -60,34 +58,15 @@ def save(
 
 def resume(
     folder: Path,
-    config: ResolvedConfig,
     model: LEWEL,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> Progress:
-    """Load ``checkpoint.pth.tar`` if the folder has one; say how far it had come.
-
-    Raises:
-        UserError: if the checkpoint was made with another configuration.
-    """
+    """Load ``checkpoint.pth.tar`` if the folder has one; say how far it had come."""
     if not (folder / FILE).exists():
         return Progress()
     state = checkpoints.load(folder / FILE)
-    _check_same(folder, config, state["config"])
     model.load_state_dict({k.removeprefix("module."): v for k, v in state["state_dict"].items()})
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])
-
-
-def _check_same(folder: Path, config: ResolvedConfig, saved: dict[str, Any]) -> None:
-    differing = [
-        f"{k} ({saved.get(k)!r} there, {v!r} now)"
-        for k, v in config.identity().items()
-        if saved.get(k) != v
-    ]
-    if differing:
-        raise UserError(
-            f"{folder / FILE} was made with another configuration: "
-            f"{', '.join(differing)}; use another --name, or --fresh to start again."
-        )

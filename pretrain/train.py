@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -47,12 +46,15 @@ def pretrain(config: ResolvedConfig, folder: Path) -> dict[str, Any]:
         The final metrics, as written to ``metrics.json``.
 
     Raises:
-        UserError: if the batch does not split over the processes, or the data are too few.
+        UserError: if the folder holds another run, the batch does not split over the processes,
+            or the data are too few.
     """
+    runs.check_same(folder, config.identity())
     world = distributed.start(config.device)
     folder.mkdir(parents=True, exist_ok=True)
     setup_logging(folder, world.rank)
     if world.is_main:
+        runs.claim(folder, config.identity())
         write_json(folder / "config.json", dataclasses.asdict(config))
     try:
         return Training(config, folder, world).run()
@@ -72,7 +74,7 @@ class Training:
         self.optimizer = LARS(parameter_groups(self.model, config.weight_decay), lr=config.lr)
         self.dtype = autocast_dtype(config.amp, world.device)
         self.scaler = make_scaler(self.dtype)
-        self.progress = checkpoint.resume(folder, config, self.model, self.optimizer, self.scaler)
+        self.progress = checkpoint.resume(folder, self.model, self.optimizer, self.scaler)
         self.forward: nn.Module = self.model
         if world.size > 1:
             # An EMAN target follows the online network's buffers: rank 0's must be everybody's.
@@ -218,7 +220,7 @@ def _loader(
     batches = StepBatches(
         len(dataset), config.batch_size, config.epochs, config.seed, world.rank, world.size, start
     )
-    workers = min(config.workers, max((os.cpu_count() or 1) // world.local_size, 1))
+    workers = min(config.workers, distributed.cpus_per_process(world))
     loader = DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, pin_memory=world.device.type == "cuda"
     )

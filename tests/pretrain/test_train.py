@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, few_images: Path) -> None:
     pretrain(small(epochs=1, data=str(few_images)), tmp_path)
-    with pytest.raises(UserError, match=r"lr \(0\.5 there, 0\.25 now\)"):
+    with pytest.raises(UserError, match=r"holds another run: lr \(0\.5 there, 0\.25 now\)"):
         pretrain(small(epochs=1, data=str(few_images), lr=0.25), tmp_path)
 
 

@@ -1,0 +1,81 @@
+"""Images in, CSV row out, by the commands that people type, in two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TWO_PROCESSES = "--cluster local --gpus-per-node 0 --tasks-per-node 2"
+PRETRAIN = (
+    "--data demo --backbone resnet18 --epochs 2 --batch-size 60 --image-size 32 --proj-dim 16 "
+    "--hidden-dim 32 --workers 1 --norm syncbn"
+)
+OVERRIDES = (
+    "SOLVER.MAX_ITER 4 SOLVER.IMS_PER_BATCH 2 TEST.PRECISE_BN.NUM_ITER 2 INPUT.MIN_SIZE_TEST 64 "
+    "INPUT.MIN_SIZE_TRAIN (64,) DATALOADER.NUM_WORKERS 0"
+)
+
+
+def run(folder: Path, script: str, words: str, status: int = 0) -> str:
+    """A command's standard output; its status is checked."""
+    command = [sys.executable, str(ROOT / "launch" / script), *words.split()]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
+    out = run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
+    assert "lewel_b syncbn on 2 x cpu" in out and "epoch 2 of 2 done" in out
+    (folder,) = (tmp_path / "runs" / "pretrain").iterdir()
+    assert "already finished" in run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
+
+    weights = folder / "checkpoint.pth.tar"
+    transfer = f"--config {ROOT}/det_configs/demo_R_18_FPN.yaml --lr 0.02 0.001 {TWO_PROCESSES}"
+    # A demo run is never the default: it has to be named.
+    error = run(tmp_path, "transfer.py", f"{transfer} {OVERRIDES}", status=2)
+    assert error.startswith("error: no finished ResNet-18 pre-training run")
+    command = f"{transfer} --weights {weights} {OVERRIDES}"
+    out = run(tmp_path, "transfer.py", command)
+    assert "naiveSyncBN stands in for SyncBN" in out and "LEWEL, resnet18, 120 backbone" in out
+    assert "lr 0.001 is under 0.1 times demo_R_18_FPN's own 0.02" in out
+    table = pd.read_csv(tmp_path / "results" / "transfer.csv")
+    assert list(table["lr"]) == [0.02, 0.001] and list(table["low_lr"]) == [False, True]
+    assert set(table["method"]) == {"LEWEL_B"} and set(table["norm"]) == {"syncbn"}
+    assert set(table["pretrain_epochs"]) == {2} and set(table["device"]) == {"2 x cpu"}
+    assert table[["box_AP", "mask_AP", "wall_time_s"]].notna().all(axis=None)
+    for run_name in table["run"]:
+        metrics = json.loads(
+            (tmp_path / "runs" / "transfer" / run_name / "metrics.json").read_text()
+        )
+        assert metrics["iterations"] == 4 and metrics["weights_sha256"][:8] in run_name
+    assert run(tmp_path, "transfer.py", command).count("already finished") == 2
+    assert len(pd.read_csv(tmp_path / "results" / "transfer.csv")) == 2
+    assert "LEWEL_B" in run(tmp_path, "results.py", "")
+
+
+def test_a_job_that_fails_is_a_message_and_status_2(tmp_path: Path, demo_root: Path) -> None:
+    """More images a step than there are: only the job itself counts them."""
+    words = f"{PRETRAIN} --batch-size 6000 {TWO_PROCESSES}".replace("--batch-size 60 ", "")
+    for where in (words, words.replace(TWO_PROCESSES, "--cluster debug")):
+        error = run(tmp_path, "pretrain.py", where, status=2)
+        assert error.splitlines()[-1].startswith("error: demo has 600 images, fewer than")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs a POSIX system")
+def test_torchrun(tmp_path: Path, demo_root: Path) -> None:
+    words = PRETRAIN.replace("--epochs 2", "--epochs 1").split()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(ROOT / "launch" / "pretrain.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (metrics,) = (tmp_path / "runs" / "pretrain").glob("*/metrics.json")
+    assert json.loads(metrics.read_text())["device"] == "2 x cpu"
