@@ -56,6 +56,11 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     write_json(folder / IDENTITY, identity)
 
 
+def has_begun(folder: Path) -> bool:
+    """True once a job has run in ``folder``."""
+    return (folder / IDENTITY).exists()
+
+
 def is_finished(folder: Path) -> bool:
     """True once the run has left its final metrics."""
     return (folder / FINAL).exists()

@@ -120,9 +120,12 @@ def _submit(job: Job, resources: Resources, cluster: str) -> None:
         executor.update_parameters(cpus_per_task=resources.cpus_per_task, slurm_signal_delay_s=120)
         if resources.partition:
             executor.update_parameters(slurm_partition=resources.partition)
+    new = not runs.has_begun(job.folder)
     try:
         handle = executor.submit(job)
     except submitit.core.utils.FailedJobError as error:
+        if new:
+            runs.start_afresh(job.folder)
         raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
     finally:
         if inherited is None:

@@ -58,7 +58,8 @@ def read(output_dir: Path, table: Table) -> pd.DataFrame:
         {**metrics, "run": folder.name}
         for folder, metrics in runs.finished_runs(output_dir, table.kind)
     ]
-    return pd.DataFrame(rows, columns=list(table.columns))
+    # Whole numbers stay whole where some runs have none.
+    return pd.DataFrame(rows, columns=list(table.columns)).convert_dtypes()
 
 
 def rebuild(output_dir: Path) -> None:

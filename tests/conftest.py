@@ -5,24 +5,37 @@ from pathlib import Path
 
 import pytest
 
+import demo
+
+FEW = demo.Counts(
+    imagenet_train=20,
+    imagenet_val=4,
+    coco_train=24,
+    coco_val=10,
+    voc2007_trainval=4,
+    voc2007_test=4,
+    voc2012_train=4,
+    voc2012_val=4,
+    voc2012_augmented=4,
+)
 REAL_DATA = "LEWEL_TEST_DATA"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the embedded data outside the checkout, before ``detection`` is imported."""
-    if "LEWEL_DEMO_DIR" not in os.environ:
-        folder = config.cache.mkdir("lewel-demo") if config.cache else Path("build/demo")
-        os.environ["LEWEL_DEMO_DIR"] = str(folder / "set")
+    """Say where the data are before ``detection`` is imported, which registers them."""
+    assert config.cache is not None
+    os.environ["LEWEL_DEMO_DIR"] = str(config.cache.mkdir("lewel-demo") / "set")
     real = os.environ.get(REAL_DATA)
     if real:
         os.environ["DETECTRON2_DATASETS"] = real
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def demo_root() -> Path:
-    """The embedded data."""
-    import demo
-
+    """The embedded data, fewer images of it; drawn anew unless they are there already."""
+    root = demo.default_root()
+    if demo.datasets.manifest(root) is None:
+        demo.write(root, counts=FEW)
     return demo.ensure()
 
 

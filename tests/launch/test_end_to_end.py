@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TWO_PROCESSES = "--cluster local --gpus-per-node 0 --tasks-per-node 2"
@@ -36,7 +35,7 @@ def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
     assert "already finished" in run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
 
     weights = folder / "checkpoint.pth.tar"
-    transfer = f"--config {ROOT}/det_configs/demo_R_18_FPN.yaml --lr 0.02 0.001 {TWO_PROCESSES}"
+    transfer = f"--config {ROOT}/det_configs/demo_R_18_FPN.yaml --lr 0.001 {TWO_PROCESSES}"
     # A demo run is never the default: it has to be named.
     error = run(tmp_path, "transfer.py", f"{transfer} {OVERRIDES}", status=2)
     assert error.startswith("error: no finished ResNet-18 pre-training run")
@@ -45,17 +44,13 @@ def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
     assert "naiveSyncBN stands in for SyncBN" in out and "LEWEL, resnet18, 120 backbone" in out
     assert "lr 0.001 is under 0.1 times demo_R_18_FPN's own 0.02" in out
     table = pd.read_csv(tmp_path / "results" / "transfer.csv")
-    assert list(table["lr"]) == [0.02, 0.001] and list(table["low_lr"]) == [False, True]
+    assert list(table["lr"]) == [0.001] and list(table["low_lr"]) == [True]
     assert set(table["method"]) == {"LEWEL_B"} and set(table["norm"]) == {"syncbn"}
     assert set(table["pretrain_epochs"]) == {2} and set(table["device"]) == {"2 x cpu"}
     assert table[["box_AP", "mask_AP", "wall_time_s"]].notna().all(axis=None)
-    for run_name in table["run"]:
-        metrics = json.loads(
-            (tmp_path / "runs" / "transfer" / run_name / "metrics.json").read_text()
-        )
-        assert metrics["iterations"] == 4 and metrics["weights_sha256"][:8] in run_name
-    assert run(tmp_path, "transfer.py", command).count("already finished") == 2
-    assert len(pd.read_csv(tmp_path / "results" / "transfer.csv")) == 2
+    assert table["weights_sha256"][0][:8] in table["run"][0] and table["iterations"][0] == 4
+    assert "already finished" in run(tmp_path, "transfer.py", command)
+    assert len(pd.read_csv(tmp_path / "results" / "transfer.csv")) == 1
     assert "LEWEL_B" in run(tmp_path, "results.py", "")
 
 
@@ -64,10 +59,9 @@ def test_a_job_that_fails_is_a_message_and_status_2(tmp_path: Path, demo_root: P
     words = f"{PRETRAIN} --batch-size 6000 {TWO_PROCESSES}".replace("--batch-size 60 ", "")
     for where in (words, words.replace(TWO_PROCESSES, "--cluster debug")):
         error = run(tmp_path, "pretrain.py", where, status=2)
-        assert error.splitlines()[-1].startswith("error: demo has 600 images, fewer than")
+        assert error.splitlines()[-1].startswith("error: demo has 120 images, fewer than")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs a POSIX system")
 def test_torchrun(tmp_path: Path, demo_root: Path) -> None:
     words = PRETRAIN.replace("--epochs 2", "--epochs 1").split()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
