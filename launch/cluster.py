@@ -74,6 +74,24 @@ def tasks_per_node(resources: Resources) -> int:
     return resources.tasks_per_node or max(gpus_per_node(resources), 1)
 
 
+def visible_gpus(count: int) -> tuple[int, ...]:
+    """The first ``count`` of this machine's GPUs that CUDA_VISIBLE_DEVICES leaves us.
+
+    Raises:
+        UserError: if it names them otherwise than by number, which submitit cannot hand on.
+    """
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return tuple(range(count))
+    names = [name.strip() for name in allowed.split(",")][:count]
+    if not all(name.isdigit() for name in names):
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={allowed} does not name GPUs by number; do so, or start the "
+            "command under torchrun."
+        )
+    return tuple(map(int, names))
+
+
 def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> None:
     """Run or submit every job that is not finished; print where each one is.
 
@@ -116,6 +134,8 @@ def _submit(job: Job, resources: Resources, cluster: str) -> None:
         gpus_per_node=gpus,
         timeout_min=resources.timeout_min or TIMEOUT_MIN[cluster],
     )
+    if cluster == "local" and gpus:
+        executor.update_parameters(local_visible_gpus=visible_gpus(gpus))
     if cluster == "slurm":
         executor.update_parameters(cpus_per_task=resources.cpus_per_task, slurm_signal_delay_s=120)
         if resources.partition:

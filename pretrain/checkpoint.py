@@ -68,5 +68,6 @@ def resume(
     state = checkpoints.load(folder / FILE)
     model.load_state_dict({k.removeprefix("module."): v for k, v in state["state_dict"].items()})
     optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and scaler.is_enabled():  # not from or to a GPU without bf16
+        scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from launch.cluster import processes, resolve_cluster
+from launch.cluster import processes, resolve_cluster, visible_gpus
 from launch.options import Resources
 from launch.transfer import split_overrides
 
@@ -41,6 +41,16 @@ def test_auto_is_this_process_under_torchrun(
 def test_processes_do_not_share_a_gpu(login_node: None) -> None:
     with pytest.raises(UserError, match="one process per GPU"):
         processes(Resources(gpus_per_node=2, tasks_per_node=4))
+
+
+def test_a_local_job_keeps_to_the_gpus_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(2) == (0, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 2,7")
+    assert visible_gpus(2) == (5, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a2b")
+    with pytest.raises(UserError, match="by number"):
+        visible_gpus(1)
 
 
 @pytest.mark.parametrize(
