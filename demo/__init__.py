@@ -8,5 +8,13 @@ Example:
 from demo.classes import CLASSES, COCO_IDS, VOC_INDICES, VOC_NAMES
 from demo.datasets import Counts, default_root, ensure, write
 
-__all__ = ["CLASSES", "COCO_IDS", "VOC_INDICES", "VOC_NAMES", "Counts", "default_root", "ensure",
-           "write"]
+__all__ = [
+    "CLASSES",
+    "COCO_IDS",
+    "VOC_INDICES",
+    "VOC_NAMES",
+    "Counts",
+    "default_root",
+    "ensure",
+    "write",
+]

@@ -11,11 +11,18 @@ from demo.datasets import default_root, ensure, manifest, write
 def main() -> None:
     """Draw the set if need be, and print its folder and counts."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("root", nargs="?", type=Path,
-                        help="the set's own folder; default: LEWEL_DEMO_DIR, or data/demo here")
-    parser.add_argument("--seed", type=int, metavar="N",
-                        help="draw anew with this seed; default: keep a set that is there, "
-                             "or draw with seed 0")
+    parser.add_argument(
+        "root",
+        nargs="?",
+        type=Path,
+        help="the set's own folder; default: LEWEL_DEMO_DIR, or data/demo here",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="draw anew with this seed; default: keep a set that is there, or draw with seed 0",
+    )
     arguments = parser.parse_args()
     if arguments.seed is None:
         root = ensure(arguments.root)

@@ -24,20 +24,45 @@ def write(root: Path, split: str, count: int, seed: int) -> None:
         name = f"{image_id:012d}.jpg"
         sampling.save_jpeg(folder / name, scene.image)
         height, width = scene.image.shape[:2]
-        images.append({"id": image_id, "file_name": name, "height": height, "width": width,
-                       "license": 1, "date_captured": "2000-01-01 00:00:00"})
+        images.append(
+            {
+                "id": image_id,
+                "file_name": name,
+                "height": height,
+                "width": width,
+                "license": 1,
+                "date_captured": "2000-01-01 00:00:00",
+            }
+        )
         for instance in scene.instances:
-            annotations.append({"id": FIRST_IMAGE_ID[split] + len(annotations),
-                                "image_id": image_id, **annotation(instance)})
+            annotations.append(
+                {
+                    "id": FIRST_IMAGE_ID[split] + len(annotations),
+                    "image_id": image_id,
+                    **annotation(instance),
+                }
+            )
     document = {
-        "info": {"description": "Textured shapes, drawn by a generator", "version": "1.0",
-                 "url": "", "year": 2000, "contributor": "", "date_created": "2000/01/01"},
-        "licenses": [{"id": 1, "name": "Apache License 2.0",
-                      "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
+        "info": {
+            "description": "Textured shapes, drawn by a generator",
+            "version": "1.0",
+            "url": "",
+            "year": 2000,
+            "contributor": "",
+            "date_created": "2000/01/01",
+        },
+        "licenses": [
+            {
+                "id": 1,
+                "name": "Apache License 2.0",
+                "url": "https://www.apache.org/licenses/LICENSE-2.0",
+            }
+        ],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": row.coco_id, "name": row.name, "supercategory": "shape"}
-                       for row in TABLE],
+        "categories": [
+            {"id": row.coco_id, "name": row.name, "supercategory": "shape"} for row in TABLE
+        ],
     }
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
 
@@ -48,7 +73,10 @@ def annotation(instance: Instance) -> dict[str, Any]:
     ``area`` is the number of visible pixels; ``bbox`` is (x, y, width, height) in pixels.
     """
     x0, y0, x1, y1 = instance.box
-    return {"category_id": TABLE[instance.label].coco_id, "iscrowd": 0,
-            "area": float(instance.mask.sum()),
-            "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
-            "segmentation": polygons.from_mask(instance.mask)}
+    return {
+        "category_id": TABLE[instance.label].coco_id,
+        "iscrowd": 0,
+        "area": float(instance.mask.sum()),
+        "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
+        "segmentation": polygons.from_mask(instance.mask),
+    }

@@ -119,14 +119,21 @@ def _locked(root: Path) -> Iterator[None]:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(root.parent / f".{root.name}.lock"):
-            if manifest(root) is None and root.exists() and (
-                    not root.is_dir() or any(root.iterdir())):
-                raise UserError(f"{root} holds something other than the embedded data set; "
-                                f"set {ENVIRONMENT} to a folder of its own.")
+            if (
+                manifest(root) is None
+                and root.exists()
+                and (not root.is_dir() or any(root.iterdir()))
+            ):
+                raise UserError(
+                    f"{root} holds something other than the embedded data set; "
+                    f"set {ENVIRONMENT} to a folder of its own."
+                )
             yield
     except OSError as error:
-        raise UserError(f"cannot draw the embedded data set into {root}: {error.strerror}; "
-                        f"set {ENVIRONMENT} to a folder that can be written.") from error
+        raise UserError(
+            f"cannot draw the embedded data set into {root}: {error.strerror}; "
+            f"set {ENVIRONMENT} to a folder that can be written."
+        ) from error
 
 
 def _replace(root: Path, seed: int, counts: Counts) -> None:
@@ -147,8 +154,19 @@ def _draw(root: Path, seed: int, counts: Counts) -> None:
     coco.write(root / "coco", "train2017", counts.coco_train, seed)
     coco.write(root / "coco", "val2017", counts.coco_val, seed)
     voc.write_2007(root / "VOC2007", counts.voc2007_trainval, counts.voc2007_test, seed)
-    voc.write_2012(root / "VOC2012", counts.voc2012_train, counts.voc2012_val,
-                   counts.voc2012_augmented, seed)
-    (root / MANIFEST).write_text(json.dumps({
-        "generator": GENERATOR, "version": VERSION, "seed": seed, "classes": CLASSES,
-        "counts": dataclasses.asdict(counts)}, indent=2) + "\n")
+    voc.write_2012(
+        root / "VOC2012", counts.voc2012_train, counts.voc2012_val, counts.voc2012_augmented, seed
+    )
+    (root / MANIFEST).write_text(
+        json.dumps(
+            {
+                "generator": GENERATOR,
+                "version": VERSION,
+                "seed": seed,
+                "classes": CLASSES,
+                "counts": dataclasses.asdict(counts),
+            },
+            indent=2,
+        )
+        + "\n"
+    )

@@ -87,4 +87,4 @@ def _thin(line: Points) -> Points:
     worst = int(np.argmax(distance))
     if distance[worst] <= TOLERANCE:
         return line[[0, -1]]
-    return np.concatenate([_thin(line[: worst + 2])[:-1], _thin(line[worst + 1:])])
+    return np.concatenate([_thin(line[: worst + 2])[:-1], _thin(line[worst + 1 :])])

@@ -53,8 +53,14 @@ class Scene:
     instances: tuple[Instance, ...]
 
 
-def draw(rng: np.random.Generator, height: int, width: int, labels: Sequence[int],
-         sizes: tuple[float, float], margin: float = 0.12) -> Scene:
+def draw(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    labels: Sequence[int],
+    sizes: tuple[float, float],
+    margin: float = 0.12,
+) -> Scene:
     """Draw a scene.
 
     An object that would leave too little of itself or of another one in view is left out; the
@@ -91,8 +97,9 @@ def draw(rng: np.random.Generator, height: int, width: int, labels: Sequence[int
 def _add(seen: list[Instance], label: int, outline: Colours, mask: Mask) -> list[Instance] | None:
     """``seen`` with one more object in front; None where that would hide too much."""
     height, width = mask.shape
-    truncated = bool(outline.min() < 0 or outline[:, 0].max() > width
-                     or outline[:, 1].max() > height)
+    truncated = bool(
+        outline.min() < 0 or outline[:, 0].max() > width or outline[:, 1].max() > height
+    )
     whole = shapes.area(outline)
     after = [Instance(label, mask, min(1.0, float(mask.sum() / whole)), truncated)]
     for old in reversed(seen):
@@ -115,8 +122,9 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> Colours:
     return np.clip(ground, 0, 1)
 
 
-def _paint(rng: np.random.Generator, canvas: Colours, cover: Colours, label: int,
-           size: float) -> None:
+def _paint(
+    rng: np.random.Generator, canvas: Colours, cover: Colours, label: int, size: float
+) -> None:
     """Put an object's shadow and the object itself on ``canvas``."""
     reach = max(1, round(size / 12))
     window = _window(cover, 4 * reach)
@@ -124,7 +132,8 @@ def _paint(rng: np.random.Generator, canvas: Colours, cover: Colours, label: int
     height, width = cover.shape
     shadow = np.pad(cover, ((reach, 0), (reach, 0)))[:height, :width]
     blurred = Image.fromarray((shadow * 255).astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(max(1.0, size / 12)))
+        ImageFilter.GaussianBlur(max(1.0, size / 12))
+    )
     shaded = canvas * (1 - 0.45 / 255 * np.asarray(blurred, dtype=np.float64)[..., None])
 
     loyal = rng.random() < TEXTURE_LOYALTY
@@ -138,8 +147,10 @@ def _paint(rng: np.random.Generator, canvas: Colours, cover: Colours, label: int
 def _window(cover: Colours, margin: int) -> tuple[slice, slice]:
     """The rows and columns that ``cover`` reaches, and ``margin`` pixels more on each side."""
     rows, columns = (np.flatnonzero(cover.any(axis=axis)) for axis in (1, 0))
-    return (slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
-            slice(max(0, columns[0] - margin), columns[-1] + margin + 1))
+    return (
+        slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
+        slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
+    )
 
 
 def _object_colours(rng: np.random.Generator, ground: Colours) -> tuple[Colours, Colours]:

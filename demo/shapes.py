@@ -55,8 +55,9 @@ OUTLINES = {
 }
 
 
-def place(rng: np.random.Generator, name: str, size: float,
-          centre: tuple[float, float]) -> NDArray[np.float64]:
+def place(
+    rng: np.random.Generator, name: str, size: float, centre: tuple[float, float]
+) -> NDArray[np.float64]:
     """An outline, turned at random and a little stretched and skewed.
 
     Args:

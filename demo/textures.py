@@ -43,7 +43,11 @@ def _rings(u: Field, v: Field) -> Field:
 
 
 PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
-    "stripes": _stripes, "checks": _checks, "dots": _dots, "bricks": _bricks, "zigzag": _zigzag,
+    "stripes": _stripes,
+    "checks": _checks,
+    "dots": _dots,
+    "bricks": _bricks,
+    "zigzag": _zigzag,
     "rings": _rings,
 }
 TEXTURES = (*PATTERNS, "blotches")
@@ -90,8 +94,10 @@ def mix(field: Field, low: Field, high: Field) -> Field:
     return low + field[..., None] * (high - low)
 
 
-def colour(rng: np.random.Generator, saturation: tuple[float, float],
-           value: tuple[float, float]) -> Field:
+def colour(
+    rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+) -> Field:
     """A random RGB colour (3,), 0 to 1, of any hue."""
-    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation),
-                                        rng.uniform(*value)))
+    return np.array(
+        colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    )

@@ -36,8 +36,15 @@ def write_2012(root: Path, train: int, val: int, augmented: int, seed: int) -> N
     ``SegmentationClassAug`` has masks without one of these and of ``augmented`` images more, as
     those of SBD (Hariharan et al., ICCV 2011) that the ``train_aug`` list stands for.
     """
-    _make_folders(root, "JPEGImages", "Annotations", "ImageSets/Main", "ImageSets/Segmentation",
-                  "SegmentationClass", "SegmentationClassAug")
+    _make_folders(
+        root,
+        "JPEGImages",
+        "Annotations",
+        "ImageSets/Main",
+        "ImageSets/Segmentation",
+        "SegmentationClass",
+        "SegmentationClassAug",
+    )
     names = [f"2008_{index:06d}" for index in range(1, train + val + augmented + 1)]
     official = names[: train + val]
     for name in names:
@@ -51,7 +58,7 @@ def write_2012(root: Path, train: int, val: int, augmented: int, seed: int) -> N
     _write_list(root, "Main/trainval", names)
     _write_list(root, "Segmentation/train", names[:train])
     _write_list(root, "Segmentation/val", official[train:])
-    _write_list(root, "Segmentation/train_aug", names[:train] + names[train + val:])
+    _write_list(root, "Segmentation/train_aug", names[:train] + names[train + val :])
 
 
 def class_mask(scene: Scene) -> NDArray[np.uint8]:
@@ -69,7 +76,7 @@ def with_border(scene: Scene) -> NDArray[np.uint8]:
     for number, instance in enumerate(scene.instances, start=1):
         owner[instance.mask] = number
     around = np.pad(owner, 1, mode="edge")
-    shifts = [around[y:y + height, x:x + width] for y in range(3) for x in range(3)]
+    shifts = [around[y : y + height, x : x + width] for y in range(3) for x in range(3)]
     return np.where(np.any(np.stack(shifts) != owner, axis=0), np.uint8(BORDER), class_mask(scene))
 
 
@@ -98,9 +105,15 @@ def annotation(root: Path, name: str, scene: Scene, segmented: bool) -> ET.Eleme
 
 def _add_object(xml: ET.Element, instance: Instance) -> None:
     x0, y0, x1, y1 = instance.box
-    _fill(xml, {"name": TABLE[instance.label].voc_name, "pose": "Unspecified",
-                "truncated": int(instance.truncated),
-                "difficult": int(instance.visible < DIFFICULT)})
+    _fill(
+        xml,
+        {
+            "name": TABLE[instance.label].voc_name,
+            "pose": "Unspecified",
+            "truncated": int(instance.truncated),
+            "difficult": int(instance.visible < DIFFICULT),
+        },
+    )
     _fill(ET.SubElement(xml, "bndbox"), {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1})
 
 

@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["LEWEL_DEMO_DIR"] = str(config.cache.mkdir("lewel-demo") / "set")
     real = os.environ.get(REAL_DATA)
     if real:
-        os.environ["DETECTRON2_DATASETS"] = real
+        os.environ[REAL_DATA] = os.environ["DETECTRON2_DATASETS"] = str(Path(real).resolve())
 
 
 @pytest.fixture(scope="session", autouse=True)
