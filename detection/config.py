@@ -50,6 +50,8 @@ class TransferConfig:
         lr: ``SOLVER.BASE_LR``, literally; None for the config's own.
         seed: seed of the heads, the sampler and the augmentation.
         overrides: KEY VALUE pairs as in Detectron2, not scaled by anything.
+        device: ``auto``, or ``cuda`` for a job that has GPUs and must not fall back to CPUs;
+            ``MODEL.DEVICE cpu`` in the config has the last word.
     """
 
     config: str
@@ -57,6 +59,7 @@ class TransferConfig:
     lr: float | None = None
     seed: int = 0
     overrides: tuple[str, ...] = ()
+    device: str = "auto"
 
     @property
     def config_name(self) -> str:
@@ -75,6 +78,11 @@ class TransferConfig:
             if "SOLVER.BASE_LR" in self.overrides[::2]:
                 raise UserError("SOLVER.BASE_LR and --lr are the same; give one of them.")
             cfg.SOLVER.BASE_LR = self.lr
+        if cfg.SOLVER.REFERENCE_WORLD_SIZE:
+            raise UserError(
+                "SOLVER.REFERENCE_WORLD_SIZE is not used here: set SOLVER.IMS_PER_BATCH, "
+                "SOLVER.BASE_LR and SOLVER.MAX_ITER to what you want."
+            )
         cfg.MODEL.WEIGHTS = self.weights.path
         cfg.SEED = self.seed
         return cfg
@@ -86,6 +94,7 @@ class TransferConfig:
         pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
         return {
             "config": self.config_name,
+            "config_hash": short_hash(CfgNode.load_yaml_with_base(self.config)),
             "weights_sha256": self.weights.sha256,
             "lr": solver.BASE_LR,
             "batch_size": solver.IMS_PER_BATCH,

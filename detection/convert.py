@@ -80,10 +80,10 @@ class Backbone:
     epochs: int | None
     ignored: tuple[str, ...]
 
-    @property
-    def depth(self) -> int:
-        """50 for resnet50."""
-        return int(re.findall(r"resnet(\d+)", self.architecture)[0])
+
+def depth_of(architecture: str) -> int:
+    """50 for resnet50."""
+    return int(re.findall(r"resnet(\d+)", architecture)[0])
 
 
 def read_backbone(checkpoint: str | os.PathLike[str]) -> Backbone:

@@ -7,10 +7,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 from torch import nn
@@ -27,6 +29,7 @@ from detection.checkpoint import AtomicCheckpointer, require_backbone
 from detection.config import TransferConfig, fit_to_device
 from detection.datasets import require_datasets, uses_demo
 from detection.evaluation import evaluate
+from detection.mapper import SkippingMapper
 
 log = logging.getLogger("detection")
 
@@ -51,7 +54,7 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
     """
     runs.check_same(folder, config.identity())
     cfg = config.detectron2()
-    world = distributed.start("cpu" if cfg.MODEL.DEVICE == "cpu" else "auto")
+    world = distributed.start("cpu" if cfg.MODEL.DEVICE == "cpu" else config.device)
     folder.mkdir(parents=True, exist_ok=True)
     setup_logging(folder, world.rank)
     try:
@@ -60,15 +63,12 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         fit_to_device(cfg, world.device.type, world.size)
         cfg.OUTPUT_DIR = str(folder)
         cfg.freeze()
-        if cfg.SOLVER.IMS_PER_BATCH % world.size:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not split "
-                f"evenly over {world.size} processes."
-            )
+        distributed.check_divides("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world.size)
         if world.is_main:
             runs.claim(folder, config.identity())
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         seed_all_rng(_stream_seed(config.seed, folder) + world.rank)
         return _fit(config, cfg, folder, world)
     finally:
@@ -76,11 +76,14 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
 
 
 def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:
+    commit = git_commit()  # of the code that runs, whatever is checked out later
+    mapper = SkippingMapper(cfg)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     parallel = compat.data_parallel(model, world)
     trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-    trainer = trainer_class(parallel, build_detection_train_loader(cfg), optimizer)
+    loader = build_detection_train_loader(cfg, mapper=mapper)
+    trainer = trainer_class(parallel, loader, optimizer)
     clock = Clock()
     checkpointer = AtomicCheckpointer(
         model, str(folder), save_to_disk=world.is_main, trainer=trainer, clock=clock
@@ -89,7 +92,7 @@ def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[s
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
-            _precise_bn(cfg, parallel) if cfg.TEST.PRECISE_BN.ENABLED else None,
+            _precise_bn(cfg, parallel, mapper) if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(
                 checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_ITER, max_to_keep=2
             )
@@ -111,12 +114,25 @@ def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[s
         cfg.SOLVER.IMS_PER_BATCH,
         cfg.SOLVER.BASE_LR,
     )
+    distributed.check_same_step(start, world)
     if start < cfg.SOLVER.MAX_ITER:
-        trainer.train(start, cfg.SOLVER.MAX_ITER)
+        try:
+            trainer.train(start, cfg.SOLVER.MAX_ITER)
+        except FloatingPointError as error:  # Detectron2's, in the main process only
+            raise UserError(
+                f"the loss is infinite or NaN at iteration {trainer.iter} with lr "
+                f"{cfg.SOLVER.BASE_LR:g}; the last checkpoint in {folder} is from before; try a "
+                "lower --lr."
+            ) from error
     results = evaluate(cfg, parallel, str(folder / "inference"))
+    unreadable = sum(comm.all_gather(mapper.unreadable))
     if not world.is_main:
         return {}
-    metrics = _final_metrics(config, cfg, world, results, clock.seconds)
+    metrics = _final_metrics(config, cfg, world, results) | {
+        "wall_time_s": round(clock.seconds, 1),
+        "unreadable_images": unreadable,
+        "git_commit": commit,
+    }
     runs.finish(folder, metrics)
     log.info("finished: %s", folder / runs.FINAL)
     return metrics
@@ -141,14 +157,13 @@ def _stream_seed(seed: int, folder: Path) -> int:
     return seed + (zlib.crc32(last.read_bytes()) % 2**30 if last.exists() else 0)
 
 
-def _precise_bn(cfg: Any, model: nn.Module) -> HookBase:
+def _precise_bn(cfg: Any, model: nn.Module, mapper: SkippingMapper) -> HookBase:
     """Precise BN on a loader of its own, as in Detectron2's DefaultTrainer."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0
-    return hooks.PreciseBN(
-        cfg.TEST.EVAL_PERIOD, model, build_detection_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
-    )
+    loader = build_detection_train_loader(cfg, mapper=mapper)
+    return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
 def _writers(cfg: Any, folder: Path) -> list[Any]:
@@ -190,7 +205,7 @@ class _PeriodicEval(HookBase):
 
 
 def _final_metrics(
-    config: TransferConfig, cfg: Any, world: World, results: dict[str, float], seconds: float
+    config: TransferConfig, cfg: Any, world: World, results: dict[str, float]
 ) -> dict[str, Any]:
     weights = config.weights
     return {
@@ -205,11 +220,9 @@ def _final_metrics(
         "seed": config.seed,
         **{name: None if math.isnan(value) else round(value, 4) for name, value in results.items()},
         "iterations": cfg.SOLVER.MAX_ITER,
-        "wall_time_s": round(seconds, 1),
         "weights_sha256": weights.sha256,
         "overrides": " ".join(config.overrides),
         "demo": uses_demo(cfg),
-        "git_commit": git_commit(),
         "versions": versions(),
         "device": device_name(world.device, world.size),
     }

@@ -1,0 +1,75 @@
+"""Checkpoints and small detectors that several tests here start from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from detectron2.config import get_cfg
+from torch import Tensor, nn
+
+from pretrain.lewel import LEWEL
+
+CONFIGS = Path(__file__).parents[2] / "det_configs"
+LEWEL_PREFIX = "module.online_net.backbone."
+
+
+def config(name: str, *overrides: Any) -> Any:
+    """A config of det_configs/ on the CPU, without our own reader."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+def shape_state(architecture: str) -> dict[str, Tensor]:
+    """A ResNet's tensors without its fc, all zeros, of which a file stores one number each."""
+    with torch.device("meta"):
+        state = torchvision.models.get_model(architecture).state_dict()
+    return {
+        name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        for name, tensor in state.items()
+        if not name.startswith("fc.")
+    }
+
+
+def random_lewel(architecture: str = "resnet50") -> LEWEL:
+    """LEWEL with random weights and statistics, different in the online and the target network."""
+    model = LEWEL(architecture, proj_dim=16, hidden_dim=32)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            tensors = (module.weight, module.bias, module.running_mean, module.running_var)
+            ranges = ((0.2, 0.8), (-0.3, 0.3), (-0.3, 0.3), (0.5, 2.0))
+            for tensor, (low, high) in zip(tensors, ranges, strict=True):
+                assert tensor is not None and module.num_batches_tracked is not None
+                nn.init.uniform_(tensor, low, high, generator=generator)
+                module.num_batches_tracked.fill_(1234)
+    return model
+
+
+def save_lewel(path: Path, state: dict[str, Tensor], prefix: str = "module.") -> Path:
+    """A checkpoint of 200 epochs as pre-training leaves it; ``best_acc1`` as in the release."""
+    checkpoint = {
+        "epoch": 200,
+        "arch": "LEWELB_EMAN",
+        "state_dict": {prefix + name: tensor for name, tensor in state.items()},
+        "best_acc1": np.float64(0.0),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.0}]},
+        "scaler": {},
+    }
+    torch.save(checkpoint, path)
+    return path
+
+
+def torchvision_resnet(architecture: str, state: dict[str, Tensor], prefix: str) -> nn.Module:
+    """torchvision's ResNet with the tensors behind ``prefix``, in eval mode."""
+    resnet = torchvision.models.get_model(architecture)
+    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    resnet.fc = nn.Identity()
+    resnet.load_state_dict(inside)
+    return resnet.eval()

@@ -1,0 +1,139 @@
+"""Checkpoints survive a kill, and weights that don't fit are refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from detectron2.modeling import build_model
+from torch import nn
+
+from common.errors import UserError
+from detection.checkpoint import AtomicCheckpointer, backbone_names, require_backbone
+from detection.convert import convert, detectron2_name
+from tests.detection.helpers import config, shape_state
+
+
+class Broken:
+    """Cannot be saved: what a full disk or a kill does in the middle of a file."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": torch.zeros(1000), "then": self}
+
+    def __reduce__(self) -> Any:
+        raise OSError("no space left on device")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    AtomicCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_1", iteration=1)
+    assert files(tmp_path) == ["last_checkpoint", "model_1.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
+    restored = torch.optim.SGD(other.parameters(), lr=0.1)
+    checkpointer = AtomicCheckpointer(other, str(tmp_path), optimizer=restored)
+    assert checkpointer.has_checkpoint()
+    assert checkpointer.resume_or_load("")["iteration"] == 1
+    assert torch.equal(model.weight, other.weight) and restored.param_groups[0]["lr"] == 0.5
+    AtomicCheckpointer(model, str(tmp_path / "rank1"), save_to_disk=False).save("model_1")
+    assert not (tmp_path / "rank1").exists()
+
+
+@pytest.mark.parametrize("name", ["model_1", "model_2"])
+def test_a_failed_save_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+    AtomicCheckpointer(nn.Linear(3, 2), str(tmp_path)).save("model_1", iteration=1)
+    before = (tmp_path / "model_1.pth").read_bytes()
+    checkpointer = AtomicCheckpointer(nn.Linear(3, 2), str(tmp_path), broken=Broken())
+    with pytest.raises(OSError, match="no space"):
+        checkpointer.save(name, iteration=2)
+    assert (tmp_path / "model_1.pth").read_bytes() == before
+    assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
+    assert files(tmp_path) == ["last_checkpoint", "model_1.pth"]
+
+
+def test_last_checkpoint_never_names_a_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = AtomicCheckpointer(nn.Linear(3, 2), str(tmp_path))
+    seen: list[list[str]] = []
+    tag = checkpointer.tag_last_checkpoint
+
+    def tag_and_look(name: str) -> None:
+        seen.append(files(tmp_path))
+        tag(name)
+
+    monkeypatch.setattr(checkpointer, "tag_last_checkpoint", tag_and_look)
+    checkpointer.save("model_1")
+    assert seen == [["model_1.pth"]]
+
+
+def detector(name: str, *overrides: Any) -> Any:
+    narrow: list[Any] = ["MODEL.RESNETS.NORM", "BN"]
+    if name == "FPN":
+        narrow += ["MODEL.ROI_BOX_HEAD.FC_DIM", 8, "MODEL.ROI_BOX_HEAD.NUM_CONV", 0]
+    return build_model(config(f"coco_R_50_{name}_1x_infomin", *narrow, *overrides))
+
+
+def weights(folder: Path, architecture: str) -> str:
+    torch.save(shape_state(architecture), folder / "in.pth")
+    convert(folder / "in.pth", folder / "out.pkl")
+    return str(folder / "out.pkl")
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("FPN", "backbone.bottom_up."), ("C4", "backbone.")])
+def test_backbone_names_are_the_resnets_tensors(name: str, prefix: str) -> None:
+    with torch.device("meta"):
+        model = detector(name, "MODEL.DEVICE", "meta")
+        resnet = torchvision.models.resnet50().state_dict()
+    names = [n for n in resnet if not n.startswith("fc.") and "num_batches" not in n]
+    wanted = {
+        ("roi_heads." if name == "C4" and n.startswith("layer4.") else prefix) + detectron2_name(n)
+        for n in names
+    }
+    found = backbone_names(model)
+    assert set(found) == wanted and len(found) == len(names) == 53 + 53 * 4
+
+
+@pytest.mark.parametrize("name", ["FPN", "C4"])
+def test_whole_weights_are_counted(tmp_path: Path, name: str) -> None:
+    path = weights(tmp_path, "resnet50")
+    checkpointer = AtomicCheckpointer(detector(name))
+    checkpointer.load(path)
+    assert require_backbone(checkpointer, path) == 53 + 53 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("FPN", "resnet18"), ("FPN", "resnet34"), ("FPN", "wide_resnet50_2"), ("C4", "resnet18")],
+)
+def test_weights_of_another_resnet_are_refused(
+    tmp_path: Path, name: str, architecture: str
+) -> None:
+    path = weights(tmp_path, architecture)
+    checkpointer = AtomicCheckpointer(detector(name))
+    checkpointer.load(path)
+    with pytest.raises(UserError, match=rf"{path} has no tensor for \d+ of .* 265") as error:
+        require_backbone(checkpointer, path)
+    example = re.findall(r"such as (\S+);", str(error.value))[0]
+    assert example in backbone_names(checkpointer.model)
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped"),
+    [("FPN", "bottom_up.res3.2.conv2.norm.running_var"), ("C4", "roi_heads.res5.1.conv3.weight")],
+)
+def test_one_missing_tensor_is_named(tmp_path: Path, name: str, dropped: str) -> None:
+    model = detector(name)
+    state = {k: v for k, v in model.state_dict().items() if not k.endswith(dropped)}
+    assert len(state) == len(model.state_dict()) - 1
+    torch.save({"model": state}, tmp_path / "partial.pth")
+    checkpointer = AtomicCheckpointer(model)
+    checkpointer.load(str(tmp_path / "partial.pth"))
+    with pytest.raises(UserError, match=rf"no tensor for 1 of .*{dropped}"):
+        require_backbone(checkpointer, "partial.pth")

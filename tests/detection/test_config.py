@@ -1,0 +1,132 @@
+"""A transfer job's configuration: mistakes in it, and the name of its run folder."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from detection.config import TransferConfig, Weights, read_config
+from tests.detection.helpers import CONFIGS
+
+FPN = str(CONFIGS / "coco_R_50_FPN_1x_infomin.yaml")
+LEWEL = Weights("R-50.pkl", sha256="0123456789abcdef", method="LEWEL_B", norm="eman", epochs=200)
+
+
+def job(*overrides: str, lr: float | None = None, seed: int = 0) -> TransferConfig:
+    return TransferConfig(FPN, LEWEL, lr, seed, overrides)
+
+
+def test_options_and_overrides_are_in_the_detectron2_config() -> None:
+    cfg = job("SOLVER.MAX_ITER", "7", "SOLVER.STEPS", "(3, 5)", lr=2e-4, seed=3).detectron2()
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.BASE_LR) == (7, (3, 5), 2e-4)
+    assert (cfg.MODEL.WEIGHTS, cfg.SEED) == ("R-50.pkl", 3)
+    plain = read_config(FPN)
+    cfg.merge_from_list(["SOLVER.MAX_ITER", 90000, "SOLVER.STEPS", (60000, 80000), "SEED", -1,
+                         "SOLVER.BASE_LR", 0.02, "MODEL.WEIGHTS", "See Instructions"])  # fmt: skip
+    assert cfg == plain  # and nothing else
+
+
+def test_overrides_are_not_scaled() -> None:
+    cfg = job("SOLVER.IMS_PER_BATCH", "4", lr=2e-4).detectron2()
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (2e-4, 90000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("SOLVER.MAX_ITERS", "5"), r"SOLVER\.MAX_ITERS is not a key"),
+        (("SOLVR.MAX_ITER", "5"), r"SOLVR\.MAX_ITER is not a key"),
+        (("SOLVER.MAX_ITER.X", "5"), r"SOLVER\.MAX_ITER\.X is not a key"),
+        (("MODEL.DEVICE.cu", "5"), r"MODEL\.DEVICE\.cu is not a key"),
+        (("SOLVER.MAX_ITER.X.Y", "5"), r"SOLVER\.MAX_ITER\.X\.Y is not a key"),
+        (("SOLVER.MAX_ITER",), r"SOLVER\.MAX_ITER has no value"),
+        (("SOLVER.MAX_ITER", "5", "SEED"), "SEED has no value"),
+        (("MODEL.WEIGHTS", "a.pkl"), r"MODEL\.WEIGHTS has an option .*--weights"),
+        (("OUTPUT_DIR", "there"), "OUTPUT_DIR has an option .*--output-dir"),
+        (("SEED", "5"), "SEED has an option .*--seed"),
+        (("SOLVER.MAX_ITER", "many"), r"SOLVER\.MAX_ITER cannot be many"),
+        (("SOLVER.STEPS", "60000"), r"SOLVER\.STEPS cannot be 60000"),
+        (("MODEL.MASK_ON", "3"), r"MODEL\.MASK_ON cannot be 3"),
+        (("SOLVER", "3"), "SOLVER "),
+    ],
+)
+def test_a_wrong_override_is_named(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        job(*overrides).detectron2()
+    assert "\n" not in str(error.value)
+
+
+def test_the_learning_rate_has_one_way_in() -> None:
+    assert job("SOLVER.BASE_LR", "0.01").detectron2().SOLVER.BASE_LR == 0.01
+    with pytest.raises(UserError, match=r"SOLVER\.BASE_LR and --lr"):
+        job("SOLVER.BASE_LR", "0.01", lr=0.02).detectron2()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("MODEL: {DEEP: 50}", r"is not a Detectron2 config: .*MODEL\.DEEP"),
+        ("MODEL: [1, 2", "is not a Detectron2 config"),
+        ("SOLVER: {MAX_ITER: many}", "is not a Detectron2 config: .*MAX_ITER"),
+        ("_BASE_: nowhere.yaml", r"is not a Detectron2 config: .*nowhere\.yaml"),
+        ("just words", "is not a Detectron2 config"),
+        ("- a\n- list", "is not a Detectron2 config"),
+        ("", "is not a Detectron2 config"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=rf"mine\.yaml.*{message}") as error:
+        TransferConfig(str(path)).detectron2()
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_name_says_what_it_is() -> None:
+    assert job().run_name() == "coco_R_50_FPN_1x_infomin-01234567-lr0.02-b16-s0"
+    assert job("SOLVER.IMS_PER_BATCH", "8", lr=2e-4, seed=4).run_name() == (
+        "coco_R_50_FPN_1x_infomin-01234567-lr0.0002-b8-s4"
+    )
+    assert TransferConfig(FPN).run_name().startswith("coco_R_50_FPN_1x_infomin-random-lr")
+
+
+jobs = st.builds(
+    TransferConfig,
+    config=st.sampled_from([FPN, str(CONFIGS / "coco_R_50_C4_1x_infomin.yaml")]),
+    weights=st.sampled_from([Weights(), LEWEL, Weights("b.pkl", sha256="fedcba9876543210")]),
+    lr=st.sampled_from([None, 0.01, 2e-4]),
+    seed=st.integers(0, 2),
+    overrides=st.lists(
+        st.tuples(st.sampled_from(["SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH"]),
+                  st.sampled_from(["8", "24"])),
+        max_size=2, unique_by=lambda pair: pair[0],
+    ).map(lambda pairs: tuple(word for pair in pairs for word in pair)),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs, jobs)
+def test_run_names_differ_exactly_where_jobs_do(one: TransferConfig, other: TransferConfig) -> None:
+    same = str(one.detectron2()) == str(other.detectron2()) and one.config == other.config
+    assert (one.run_name() == other.run_name()) == same
+
+
+@pytest.mark.parametrize(
+    ("lr", "overrides", "low"),
+    [
+        (None, (), False),
+        (2e-4, (), True),
+        (0.002, (), False),  # a tenth of the config's 0.02 is not under a tenth
+        (0.00199, (), True),
+        (0.2, (), False),
+        (None, ("SOLVER.BASE_LR", "0.0002"), True),
+    ],
+)
+def test_a_low_learning_rate_is_marked(
+    lr: float | None, overrides: tuple[str, ...], low: bool
+) -> None:
+    assert job(*overrides, lr=lr).low_lr() is low

@@ -1,0 +1,105 @@
+"""What is said when a dataset is missing; and the embedded one."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from pycocotools.coco import COCO
+
+import demo
+from common.errors import UserError
+from detection import datasets
+from detection.datasets import require_datasets, uses_demo
+from tests.detection.helpers import CONFIGS, config
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_an_unknown_dataset_is_named(demo_root: Path, split: str) -> None:
+    cfg = config("demo_R_18_FPN", f"DATASETS.{split}", ("coco_2071_val",))
+    with pytest.raises(UserError, match="coco_2071_val is not a dataset"):
+        require_datasets(cfg)
+
+
+SCRIPT = """
+import os, sys
+import detectron2.config, detection.datasets
+from pathlib import Path
+from common.errors import UserError
+cfg = detectron2.config.get_cfg()
+cfg.DATASETS.TEST = ("coco_2017_val",)
+root = Path(os.environ["DETECTRON2_DATASETS"])
+for train, made in (
+    ("coco_2017_train", "coco/annotations/other.json"),
+    ("coco_2017_train", "coco/annotations/instances_train2017.json"),
+    ("coco_2017_train", "coco/train2017/1.jpg"),
+    ("voc_2007_trainval", "VOC2012/1.jpg"),
+    (None, None),
+):
+    if train is None:
+        del os.environ["DETECTRON2_DATASETS"]
+    else:
+        cfg.DATASETS.TRAIN = (train,)
+        (root / made).parent.mkdir(parents=True, exist_ok=True)
+        (root / made).touch()
+    try:
+        detection.datasets.require_datasets(cfg)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=CONFIGS.parent, capture_output=True, text=True,
+        env=os.environ | {"DETECTRON2_DATASETS": str(tmp_path)}, check=True,
+    )  # fmt: skip
+    unset = "datasets (DETECTRON2_DATASETS is not set)"
+    wanted = (
+        ("coco_2017_train", "coco/annotations/instances_train2017.json", tmp_path),
+        ("coco_2017_train", "coco/train2017", tmp_path),
+        ("coco_2017_val", "coco/annotations/instances_val2017.json", tmp_path),
+        ("voc_2007_trainval", "VOC2007", tmp_path),
+        ("voc_2007_trainval", "VOC2007", unset),
+    )
+    assert run.stdout.splitlines() == [
+        f"dataset {name} is not there: looked for {tmp_path}/{path}, under {root}; "
+        "set DETECTRON2_DATASETS to the folder that holds it."
+        for name, path, root in wanted
+    ]
+
+
+def test_real_datasets_are_found(real_data: Path) -> None:
+    require_datasets(config("coco_R_50_C4_1x_infomin"))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_embedded_data_is_registered(demo_root: Path, split: str) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(demo_root / "coco" / "annotations" / f"instances_{split}2017.json"))
+    records = DatasetCatalog.get(f"demo_coco_{split}")
+    metadata = MetadataCatalog.get(f"demo_coco_{split}")
+    assert {r["image_id"] for r in records} == truth.imgs.keys()
+    assert all(Path(r["file_name"]).is_file() for r in records)
+    assert sum(len(r["annotations"]) for r in records) == len(truth.anns)
+    assert metadata.thing_classes == list(demo.CLASSES)
+    assert list(metadata.thing_dataset_id_to_contiguous_id) == list(demo.COCO_IDS)
+    assert metadata.evaluator_type == "coco"
+    assert len(demo.CLASSES) == config("demo_R_18_FPN").MODEL.ROI_HEADS.NUM_CLASSES
+
+
+def test_the_embedded_data_is_drawn_only_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, demo_root: Path
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(datasets.demo, "ensure", lambda: drawn.append("drawn"))
+    for name, demo_used in (("demo_R_18_FPN", True), ("coco_R_50_FPN_1x_infomin", False)):
+        cfg = config(name)
+        with contextlib.suppress(UserError):  # COCO may be missing
+            require_datasets(cfg)
+        assert uses_demo(cfg) is demo_used and drawn == ["drawn"]
+    assert uses_demo(config("coco_R_50_FPN_1x_infomin", "DATASETS.TEST", ("demo_coco_val",)))

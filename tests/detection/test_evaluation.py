@@ -1,0 +1,193 @@
+"""The evaluator's numbers are pycocotools', to the last digits."""
+
+import contextlib
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import faster_coco_eval as faster_coco_eval_package
+import numpy as np
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import coco_evaluation
+from detectron2.structures import Boxes, Instances
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+
+from common.errors import UserError
+from detection.compat import faster_coco_eval
+from detection.evaluation import (
+    AP_NAMES,
+    FasterCOCOEvaluator,
+    check_evaluators,
+    evaluate,
+    flatten,
+)
+from tests.detection.helpers import config
+
+ALL_NAMES = [f"{task}_{ap}" for task in ("box", "mask") for ap in AP_NAMES]
+
+
+def perturbed(truth: COCO, image_id: int, generator: np.random.Generator) -> Instances:
+    """Detections around an image's objects: moved, resized, doubled, missed, mistaken."""
+    image = truth.imgs[image_id]
+    size = np.array([image["width"], image["height"]] * 2, dtype=np.float32)
+    categories = sorted(truth.cats)
+    boxes, masks, classes = [], [], []
+    for annotation in truth.imgToAnns[image_id]:
+        for _ in range(int(generator.integers(0, 4))):
+            x, y, w, h = annotation["bbox"]
+            corners = np.array([x, y, x + w, y + h]) + np.array([w, h, w, h]) * generator.normal(
+                0, 0.08, 4
+            )
+            boxes.append(np.clip(np.sort(corners.reshape(2, 2), 0).ravel(), 0, size))
+            shift = generator.normal(0, 0.08, 2) * (h, w)
+            masks.append(np.roll(truth.annToMask(annotation), shift.astype(int), (0, 1)))
+            right = categories.index(annotation["category_id"])
+            wrong = int(generator.integers(len(categories)))
+            classes.append(right if generator.random() < 0.8 else wrong)
+    found = Instances((image["height"], image["width"]))
+    found.pred_boxes = Boxes(torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)))
+    # Scores of two digits: many are equal, and their order matters too.
+    found.scores = torch.tensor(generator.random(len(boxes)).round(2))
+    found.pred_classes = torch.tensor(classes, dtype=torch.int64)
+    shape = (len(masks), image["height"], image["width"])
+    found.pred_masks = torch.tensor(np.array(masks, bool).reshape(shape))
+    return found
+
+
+class Oracle(nn.Module):
+    """A detector that knows what it has to say about each image."""
+
+    def __init__(self, detections: dict[int, Instances]) -> None:
+        super().__init__()
+        self.detections = detections
+
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        return [{"instances": self.detections[x["image_id"]]} for x in inputs]
+
+
+def results(truth: COCO, detections: dict[int, Instances], task: str) -> list[dict[str, Any]]:
+    """COCO's result format, written without Detectron2."""
+    rows = []
+    for image_id, found in detections.items():
+        for i in range(len(found)):
+            x0, y0, x1, y1 = found.pred_boxes.tensor[i].double().tolist()
+            row = {"image_id": image_id, "score": float(found.scores[i]),
+                   "category_id": sorted(truth.cats)[int(found.pred_classes[i])]}  # fmt: skip
+            if task == "bbox":
+                row["bbox"] = [x0, y0, x1 - x0, y1 - y0]
+            else:  # sizes go by the mask's area, as COCO's server does it
+                mask: Tensor = found.pred_masks[i]
+                row["segmentation"] = rle.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            rows.append(row)
+    return rows
+
+
+def reference(truth: COCO, detections: dict[int, Instances], task: str) -> list[float]:
+    """pycocotools' six APs, in percent."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_eval = COCOeval(truth, truth.loadRes(results(truth, detections, task)), task)
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return [100 * ap if ap >= 0 else math.nan for ap in coco_eval.stats[:6]]
+
+
+def open_truth(name: str) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(MetadataCatalog.get(name).json_file)
+
+
+def assert_equals_pycocotools(cfg: Any, folder: Path, seed: int) -> list[float]:
+    truth = open_truth(cfg.DATASETS.TEST[0])
+    generator = np.random.default_rng(seed)
+    detections = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
+    found = evaluate(cfg, Oracle(detections), str(folder))
+    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
+    assert list(found) == ALL_NAMES
+    np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-6)
+    assert 5 < found["box_AP"] < 95 and 5 < found["mask_AP"] < 95  # neither perfect nor nothing
+    return wanted
+
+
+SMALL = ("INPUT.MIN_SIZE_TEST", 32, "DATALOADER.NUM_WORKERS", 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_equals_pycocotools(tmp_path: Path, demo_root: Path, seed: int) -> None:
+    assert_equals_pycocotools(config("demo_R_18_FPN", *SMALL), tmp_path, seed)
+
+
+def test_it_equals_pycocotools_on_coco(tmp_path: Path, real_data: Path) -> None:
+    cfg = config("coco_R_50_FPN_1x_infomin", *SMALL)
+    wanted = assert_equals_pycocotools(cfg, tmp_path, seed=0)
+    assert np.isfinite(wanted).all()  # small, medium, large objects, and crowds
+    assert any(annotation["iscrowd"] for annotation in open_truth("coco_2017_val").anns.values())
+
+
+def test_no_detections_are_not_a_number(tmp_path: Path, demo_root: Path) -> None:
+    truth = open_truth("demo_coco_val")
+    nothing = {i: perturbed(truth, i, np.random.default_rng(0))[:0] for i in truth.imgs}
+    found = evaluate(config("demo_R_18_FPN", *SMALL), Oracle(nothing), str(tmp_path))
+    assert list(found) == ALL_NAMES and all(math.isnan(ap) for ap in found.values())
+
+
+def test_true_boxes_score_100_and_boxes_alone_are_possible(tmp_path: Path, demo_root: Path) -> None:
+    truth = open_truth("demo_coco_val")
+    detections = {}
+    for image_id, image in truth.imgs.items():
+        found = Instances((image["height"], image["width"]))
+        annotations = truth.imgToAnns[image_id]
+        xywh = torch.tensor([a["bbox"] for a in annotations]).view(-1, 4)
+        found.pred_boxes = Boxes(torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1))
+        found.scores = torch.ones(len(annotations))
+        order = sorted(truth.cats)
+        found.pred_classes = torch.tensor([order.index(a["category_id"]) for a in annotations])
+        detections[image_id] = found
+    cfg = config("demo_R_18_FPN", "MODEL.MASK_ON", False, *SMALL)
+    scores = evaluate(cfg, Oracle(detections), str(tmp_path))
+    assert list(scores) == [f"box_{ap}" for ap in AP_NAMES]
+    assert scores["box_AP"] == scores["box_AP50"] == scores["box_AP75"] == pytest.approx(100)
+
+
+def test_faster_coco_eval_is_used_and_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = coco_evaluation.COCOeval_opt
+    with contextlib.suppress(KeyError), faster_coco_eval():
+        assert coco_evaluation.COCOeval_opt is faster_coco_eval_package.COCOeval_faster
+        raise KeyError
+    assert coco_evaluation.COCOeval_opt is before
+    used: list[Any] = []
+    evaluator = FasterCOCOEvaluator.__new__(FasterCOCOEvaluator)
+    monkeypatch.setattr(
+        coco_evaluation.COCOEvaluator,
+        "_eval_predictions",
+        lambda *_: used.append(coco_evaluation.COCOeval_opt),
+    )
+    evaluator._eval_predictions([])
+    assert used == [faster_coco_eval_package.COCOeval_faster]
+
+
+def test_flatten() -> None:
+    box = {ap: float(i) for i, ap in enumerate(AP_NAMES)} | {"AP-disc": 50.0}
+    mask = {ap: -float(i) for i, ap in enumerate(AP_NAMES)}
+    assert flatten({"segm": mask, "bbox": box}) == {
+        "box_AP": 0, "box_AP50": 1, "box_AP75": 2, "box_APs": 3, "box_APm": 4, "box_APl": 5,
+        "mask_AP": 0, "mask_AP50": -1, "mask_AP75": -2, "mask_APs": -3, "mask_APm": -4,
+        "mask_APl": -5,
+    }  # fmt: skip
+    assert flatten({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("voc_2007_test", "pascal_voc"), ("lvis_v1_val", "lvis"), ("mine", "none")]
+)
+def test_a_test_set_without_an_evaluator_is_named(name: str, kind: str) -> None:
+    check_evaluators(config("demo_R_18_FPN"))
+    cfg = config("demo_R_18_FPN", "DATASETS.TEST", ("demo_coco_val", name))
+    with pytest.raises(UserError, match=rf"{name} is evaluated by '{kind}'"):
+        check_evaluators(cfg)

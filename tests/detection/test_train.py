@@ -1,0 +1,234 @@
+"""Fine-tuning on the embedded data: what a run leaves, resuming, and several processes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.engine import hooks
+
+from common.distributed import World
+from common.errors import UserError
+from common.metrics import read_lines
+from detection import train
+from detection.config import TransferConfig, Weights
+from detection.convert import convert
+from detection.train import transfer
+from tests.detection.helpers import CONFIGS, save_lewel, shape_state
+from tests.processes import in_processes
+
+TINY = (
+    "MODEL.DEVICE cpu MODEL.RPN.POST_NMS_TOPK_TRAIN 20 MODEL.RPN.POST_NMS_TOPK_TEST 5 "
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 8 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 "
+    "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4 SOLVER.STEPS (3,) SOLVER.CHECKPOINT_PERIOD 2 "
+    "SOLVER.WARMUP_ITERS 2 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
+)
+
+
+def tiny(overrides: str = "", **changes: Any) -> TransferConfig:
+    """Four iterations of two small images each."""
+    words = tuple(f"{TINY} {overrides}".split())
+    return TransferConfig(str(CONFIGS / "demo_R_18_FPN.yaml"), overrides=words, **changes)
+
+
+@pytest.fixture(autouse=True)
+def log_every_iteration(monkeypatch: pytest.MonkeyPatch, demo_root: Path) -> None:
+    monkeypatch.setattr(train, "LOG_PERIOD", 1)
+
+
+@pytest.fixture(scope="module")
+def r18(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """A converted ResNet-18 whose tensors are known: all of them 0.01."""
+    folder = tmp_path_factory.mktemp("weights")
+    state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state("resnet18").items()}
+    save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
+    convert(folder / "in.pth", folder / "R-18.pkl")
+    return Weights(str(folder / "R-18.pkl"), "12" * 32, "LEWEL_B", "eman", 200)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+    """The folder of a finished run; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(train, "LOG_PERIOD", 1)
+    transfer(tiny(lr=0.001), folder)
+    patch.undo()
+    return folder
+
+
+def iterations(folder: Path) -> list[int]:
+    return [row["iteration"] for row in read_lines(folder / "metrics.jsonl")]
+
+
+def test_a_run_and_what_it_leaves(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    expected = {
+        "kind": "transfer", "config": "demo_R_18_FPN", "method": "random", "norm": "",
+        "pretrain_epochs": None, "lr": 0.001, "low_lr": True, "batch_size": 2, "seed": 0,
+        "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
+        "device": "1 x cpu", "unreadable_images": 0,
+    }  # fmt: skip
+    assert expected.items() <= metrics.items()
+    aps = [f"{t}_{ap}" for t in ("box", "mask") for ap in "AP AP50 AP75 APs APm APl".split()]
+    assert {*expected, *aps, "wall_time_s", "git_commit", "versions"} == metrics.keys()
+    assert all(metrics[ap] is None or 0 <= metrics[ap] <= 100 for ap in aps)
+    assert metrics["wall_time_s"] > 0 and "torch " in metrics["versions"]
+    assert iterations(finished) == [0, 1, 2, 3]
+    rows = read_lines(finished / "metrics.jsonl")
+    assert all(math.isfinite(row["total_loss"]) for row in rows)
+    assert {"loss_mask", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"} <= {*rows[0]}
+    assert (finished / "last_checkpoint").read_text() == "model_final.pth"
+    assert {p.name for p in finished.glob("*.pth")} == {
+        "model_0000001.pth", "model_0000003.pth", "model_final.pth"
+    }  # fmt: skip
+    assert "IMS_PER_BATCH: 2" in (finished / "config.yaml").read_text()
+    assert "random initialisation" in (finished / "log.txt").read_text()
+    assert list((finished / "tensorboard").iterdir()) and list((finished / "inference").iterdir())
+
+
+def test_the_learning_rate_is_detectron2s_schedule(finished: Path) -> None:
+    # Linear warm-up from a thousandth over 2 iterations, and the step at iteration 3.
+    rows = read_lines(finished / "metrics.jsonl")
+    wanted = [0.001 * 1e-3, 0.001 * (1e-3 + 1) / 2, 0.001, 0.0001]
+    assert [row["lr"] for row in rows] == pytest.approx(wanted, rel=1e-6)
+
+
+def killed(finished: Path, folder: Path) -> Path:
+    """The folder as a kill in the fourth iteration would have left it."""
+    folder.mkdir()
+    for name in ("model_0000001.pth", "log.txt"):
+        (folder / name).write_bytes((finished / name).read_bytes())
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    lines = (finished / "metrics.jsonl").read_text().splitlines()[:3]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"iteration": 3, "total_l')
+    return folder
+
+
+def test_a_killed_run_is_resumed(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "killed")
+    seconds = torch.load(folder / "model_0000001.pth", weights_only=False)["clock"]["seconds"]
+    metrics = transfer(tiny(lr=0.001), folder)
+    assert iterations(folder) == [0, 1, 2, 3]
+    before, after = (read_lines(f / "metrics.jsonl") for f in (finished, folder))
+    assert after[:2] == before[:2]
+    assert [row["lr"] for row in after] == [row["lr"] for row in before]
+    assert [row["total_loss"] for row in after[2:]] != [row["total_loss"] for row in before[2:]]
+    assert "iterations 2 to 4" in (folder / "log.txt").read_text()
+    assert metrics["wall_time_s"] > seconds and metrics["iterations"] == 4
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_run_killed_in_its_evaluation_only_evaluates_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("model_final.pth", "last_checkpoint", "metrics.jsonl"):
+        (tmp_path / "run" / name).write_bytes((finished / name).read_bytes())
+    monkeypatch.setattr(train.SimpleTrainer, "run_step", None)  # calling it fails
+    metrics = transfer(tiny(lr=0.001), tmp_path / "run")
+    before = json.loads((finished / "metrics.json").read_text())
+    assert {k: metrics[k] for k in before if "_AP" in k} == {
+        k: before[k] for k in before if "_AP" in k
+    }
+    assert iterations(tmp_path / "run") == [0, 1, 2, 3]
+
+
+def test_the_backbone_starts_from_the_weights(
+    r18: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "evaluate", lambda *_: {"box_AP": math.nan})
+    overrides = "SOLVER.MAX_ITER 1 SOLVER.STEPS () TEST.PRECISE_BN.ENABLED False"
+    metrics = transfer(tiny(overrides, weights=r18, lr=1e-20), tmp_path)
+    state = torch.load(tmp_path / "model_final.pth", weights_only=False)["model"]
+    found = {k: v for k, v in state.items() if k.startswith("backbone.bottom_up.")}
+    learned = {k: v for k, v in found.items() if k.endswith(("weight", "bias"))}
+    assert len(learned) == 20 + 20 * 2  # convolutions and norms
+    for name, tensor in learned.items():
+        torch.testing.assert_close(tensor, torch.full_like(tensor, 0.01), msg=name)
+    assert "the weights filled all 100 backbone tensors" in (tmp_path / "log.txt").read_text()
+    assert (metrics["method"], metrics["norm"], metrics["pretrain_epochs"]) == (
+        "LEWEL_B", "eman", 200
+    )  # fmt: skip
+    assert metrics["weights_sha256"] == r18.sha256 and metrics["box_AP"] is None
+
+
+def test_weights_of_another_depth_are_refused(r18: Weights, tmp_path: Path) -> None:
+    overrides = "MODEL.RESNETS.DEPTH 50 MODEL.RESNETS.RES2_OUT_CHANNELS 256"
+    with pytest.raises(UserError, match=r"R-18\.pkl has no tensor for .* backbone\.bottom_up\."):
+        transfer(tiny(overrides, weights=r18), tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def _two_processes(world: World, folder: Path) -> None:
+    def save(moment: str, model: Any) -> None:
+        torch.save(model.module.state_dict(), folder / f"{moment}{world.rank}.pth")
+
+    def evaluate(cfg: Any, model: Any, inference: str) -> dict[str, float]:
+        assert cfg.MODEL.FPN.NORM == "naiveSyncBN"
+        save("evaluated", model)
+        return {}
+
+    def update_stats(hook: hooks.PreciseBN) -> None:
+        save("trained", hook._model)
+        precise_bn(hook)
+
+    precise_bn = hooks.PreciseBN.update_stats
+    hooks.PreciseBN.update_stats = update_stats
+    train.evaluate, train.LOG_PERIOD = evaluate, 1  # type: ignore[assignment]
+    # Ranks draw images of different sizes.
+    metrics = transfer(tiny("SOLVER.IMS_PER_BATCH 4 INPUT.MIN_SIZE_TRAIN (48,80)"), folder)
+    assert bool(metrics) == world.is_main
+    if world.is_main:
+        assert metrics["device"] == "2 x cpu"
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    in_processes(_two_processes, folder)
+    return folder
+
+
+def assert_ranks_are_equal(folder: Path, moment: str) -> None:
+    ranks = [torch.load(folder / f"{moment}{rank}.pth") for rank in (0, 1)]
+    for name, tensor in ranks[0].items():
+        torch.testing.assert_close(tensor, ranks[1][name], msg=name)
+
+
+def test_two_processes_train_the_same_weights_and_buffers(two_processes: Path) -> None:
+    rows = read_lines(two_processes / "metrics.jsonl")
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    assert all(math.isfinite(row["total_loss"]) for row in rows)
+    # Detectron2 does not send buffers: they are equal because the statistics are synchronised.
+    assert_ranks_are_equal(two_processes, "trained")
+    trained = torch.load(two_processes / "trained0.pth")
+    assert trained["backbone.bottom_up.stem.conv1.norm.running_mean"].abs().max() > 0
+    assert "naiveSyncBN stands in for SyncBN" in (two_processes / "log.txt").read_text()
+    assert (two_processes / "log_rank1.txt").exists()
+
+
+def test_two_processes_evaluate_the_detector_that_is_saved(two_processes: Path) -> None:
+    assert_ranks_are_equal(two_processes, "evaluated")
+    saved = torch.load(two_processes / "model_final.pth", weights_only=False)["model"]
+    for name, tensor in torch.load(two_processes / "evaluated1.pth").items():
+        torch.testing.assert_close(tensor, saved[name], msg=name)
+
+
+def test_a_batch_that_does_not_split_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(0, 2, 0, 2, torch.device("cpu"))
+    monkeypatch.setattr(train.distributed, "start", lambda *_: world)
+    monkeypatch.setattr(train.compat, "create_local_process_group", lambda *_: None)
+    with pytest.raises(UserError, match="IMS_PER_BATCH 3 does not split evenly over 2 processes"):
+        transfer(tiny("SOLVER.IMS_PER_BATCH 3"), tmp_path)
+
+
+def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
+    with pytest.raises(UserError, match=r"another run: lr \(0\.001 there, 0\.01 now\);"):
+        transfer(tiny(lr=0.01), finished)
+    with pytest.raises(UserError, match=r"another run: overrides .*'SOLVER.GAMMA': '0.5'"):
+        transfer(tiny("SOLVER.GAMMA 0.5", lr=0.001), finished)
