@@ -55,6 +55,37 @@ def start(device: str = "auto", timeout_min: float = 30) -> World:
     return world
 
 
+def check_divides(name: str, batch_size: int, processes: int) -> None:
+    """Raise unless a batch splits evenly over the processes.
+
+    Raises:
+        UserError: naming the option or key that holds the batch.
+    """
+    if batch_size % processes or not batch_size:
+        raise UserError(
+            f"{name} {batch_size} does not split evenly over {processes} processes; choose a "
+            "multiple, or another number of processes."
+        )
+
+
+def check_same_step(step: int, world: World) -> None:
+    """Raise in every process unless all of them resume at the same step.
+
+    Raises:
+        UserError: naming the steps, as when a node does not see the newest checkpoint yet.
+    """
+    if world.size == 1:
+        return
+    steps = torch.zeros(world.size, dtype=torch.int64, device=world.device)
+    steps[world.rank] = step
+    dist.all_reduce(steps)
+    if len(set(steps.tolist())) > 1:
+        raise UserError(
+            f"the processes would resume at different steps, {steps.tolist()}: do all nodes see "
+            "the same run folder? The same command tries again."
+        )
+
+
 def cpus_per_process(world: World) -> int:
     """The CPU cores that each process of this node can have, at least one.
 

@@ -8,8 +8,12 @@ and once the run is finished ``metrics.json``.
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from common.errors import UserError
 from common.files import write_json
@@ -41,7 +45,7 @@ def check_same(folder: Path, identity: dict[str, Any]) -> None:
     now = json.loads(json.dumps(identity))
     differing = [
         f"{name} ({saved.get(name)!r} there, {now.get(name)!r} now)"
-        for name in sorted(saved.keys() | now.keys())
+        for name in sorted(saved.keys() & now.keys())  # a newer version may know more fields
         if saved.get(name) != now.get(name)
     ]
     if differing:
@@ -56,11 +60,6 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     write_json(folder / IDENTITY, identity)
 
 
-def has_begun(folder: Path) -> bool:
-    """True once a job has run in ``folder``."""
-    return (folder / IDENTITY).exists()
-
-
 def is_finished(folder: Path) -> bool:
     """True once the run has left its final metrics."""
     return (folder / FINAL).exists()
@@ -71,9 +70,49 @@ def finish(folder: Path, metrics: dict[str, Any]) -> None:
     write_json(folder / FINAL, metrics)
 
 
-def start_afresh(folder: Path) -> None:
-    """Delete everything that an earlier run left in ``folder``."""
-    shutil.rmtree(folder, ignore_errors=True)
+def delete(folder: Path) -> None:
+    """Delete a run folder and all that is in it, if it is there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
+    """For ``--fresh``: put an earlier run aside, and delete it once its successor has started.
+
+    If the block raises before the new run wrote anything of its own, the earlier one is back.
+    """
+    aside = folder.with_name(f".{folder.name}.old")
+    if not wanted or not folder.exists():
+        yield
+        return
+    delete(aside)
+    folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if not folder.exists():
+            aside.rename(folder)
+        raise
+    delete(aside)
+
+
+def hold(folder: Path) -> FileLock:
+    """Take the folder for this job, until the lock is released or the process ends.
+
+    Raises:
+        UserError: if another job that is running holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{folder} is in use by a job that is running; wait for it, end it, or choose another "
+            "--name."
+        ) from error
+    return lock
 
 
 def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:

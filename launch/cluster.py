@@ -1,23 +1,15 @@
-"""Handing jobs to Slurm, to this machine, or to this process."""
+"""Where a job goes, and in how many processes."""
 
-import logging
 import os
 import shutil
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Literal
 
-import submitit
 import torch
 
-from common import runs
 from common.errors import UserError
-from launch.follow import follow
-from launch.jobs import Job
 from launch.options import Resources
 
-ROOT = Path(__file__).resolve().parent.parent
 SLURM_GPUS = 8
-TIMEOUT_MIN = {"slurm": 60 * 24, "local": 60 * 24 * 365}
 
 
 def resolve_cluster(resources: Resources) -> str:
@@ -51,8 +43,9 @@ def processes(resources: Resources) -> int:
     if cluster == "debug":
         return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
     gpus, tasks = gpus_per_node(resources), tasks_per_node(resources)
-    for name, value in (("nodes", resources.nodes), ("tasks-per-node", tasks)):
-        if value < 1:
+    for name in ("nodes", "tasks-per-node", "cpus-per-task", "timeout-min"):
+        value = getattr(resources, name.replace("-", "_"))
+        if value is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1.")
     here = torch.cuda.device_count()
     if gpus < 0 or (cluster == "local" and gpus > here):
@@ -92,67 +85,6 @@ def visible_gpus(count: int) -> tuple[int, ...]:
     return tuple(map(int, names))
 
 
-def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> None:
-    """Run or submit every job that is not finished; print where each one is.
-
-    Raises:
-        UserError: if a job that was waited for failed.
-    """
-    cluster = resolve_cluster(resources)
-    if fresh and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError(
-            "--fresh cannot delete a folder that several processes are about to use; delete it "
-            "yourself, or choose another --name."
-        )
-    for job in jobs:
-        if not fresh:
-            runs.check_same(job.folder, job.config.identity())
-        if runs.is_finished(job.folder) and not fresh:
-            print(f"already finished: {job.folder} (--fresh starts it again)", flush=True)
-            if cluster != "slurm":
-                job()  # its row may be missing from the table
-            continue
-        if fresh:
-            runs.start_afresh(job.folder)
-        print(f"run folder: {job.folder}", flush=True)
-        if cluster == "debug":
-            job()
-        else:
-            _submit(job, resources, cluster)
-
-
-def _submit(job: Job, resources: Resources, cluster: str) -> None:
-    # The job imports our packages from this checkout, whatever is installed.
-    inherited = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([inherited] if inherited else [])])
-    executor = submitit.AutoExecutor(folder=job.folder / "submitit" / "%j", cluster=cluster)
-    gpus = gpus_per_node(resources)
-    executor.update_parameters(
-        name=job.folder.name,
-        nodes=resources.nodes,
-        tasks_per_node=tasks_per_node(resources),
-        gpus_per_node=gpus,
-        timeout_min=resources.timeout_min or TIMEOUT_MIN[cluster],
-    )
-    if cluster == "local" and gpus:
-        executor.update_parameters(local_visible_gpus=visible_gpus(gpus))
-    if cluster == "slurm":
-        executor.update_parameters(cpus_per_task=resources.cpus_per_task, slurm_signal_delay_s=120)
-        if resources.partition:
-            executor.update_parameters(slurm_partition=resources.partition)
-    new = not runs.has_begun(job.folder)
-    try:
-        handle = executor.submit(job)
-    except submitit.core.utils.FailedJobError as error:
-        if new:
-            runs.start_afresh(job.folder)
-        raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
-    finally:
-        if inherited is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = inherited
-    logging.getLogger("submitit").setLevel(logging.ERROR)
-    print(f"{cluster} job {handle.job_id}", flush=True)
-    if cluster == "local" or resources.wait:
-        follow(handle, job.folder, cancel=cluster == "local")
+def device(resources: Resources) -> Literal["auto", "cuda"]:
+    """``cuda`` where the job has GPUs, so that it never falls back to CPUs; else ``auto``."""
+    return "cuda" if resolve_cluster(resources) != "debug" and gpus_per_node(resources) else "auto"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(ROOT)
@@ -40,6 +42,7 @@ def main() -> None:
     """The console command."""
     options = parse(Command, "launch/demo.py")
     common = ["--output-dir", str(options.output_dir), "--cluster", options.cluster]
+    common += ["--gpus-per-node", str(min(1, torch.cuda.device_count()))]
     folder = pretrain.run([*PRETRAIN.split(), *common])
     for weights in (str(folder / FILE), "none"):
         transfer.run(["--config", str(CONFIG), "--weights", weights, *common])

@@ -9,41 +9,61 @@ from typing import Any
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.metrics import read_lines
+from launch.jobs import Job
 
 POLL_S = 0.3
 
 
-def follow(handle: Any, folder: Path, cancel: bool) -> None:
+def follow(handle: Any, job: Job, cancel: bool) -> None:
     """Print what a submitit job's main process prints, until the job has ended.
 
     Args:
         handle: the submitit job.
-        folder: its run folder, for the progress bar and for messages.
-        cancel: whether Ctrl-C ends the job, rather than only the watching.
+        job: what it runs.
+        cancel: whether Ctrl-C, or the failure of one process, ends the job.
 
     Raises:
         UserError: if the job failed, with its own sentence where it has one.
     """
-    main = handle.task(0) if hasattr(handle, "task") else handle
-    output = Path(main.paths.stdout)
+    tasks = [handle.task(i) for i in range(handle.num_tasks)]
+    output = Path(tasks[0].paths.stdout)
     shown = 0
+    bar = tqdm(total=job.steps, unit="step", disable=not sys.stderr.isatty())
     try:
         while True:
-            ended = handle.done(force_check=True)
+            ended = handle.done(force_check=cancel)
             shown = _print_from(output, shown)
+            _advance(bar, job.folder)
             if ended:
                 break
+            if cancel and any(_has_failed(task) for task in tasks):
+                handle.cancel(check=False)  # the other processes wait for the dead one
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         if cancel:
             handle.cancel(check=False)
             raise
         print(
-            f"no longer watching; job {handle.job_id} goes on, and the same command with "
-            f"--wait comes back to it: {folder}"
+            f"no longer watching; job {handle.job_id} goes on: squeue -j {handle.job_id}, and its "
+            f"output is {output}"
         )
         return
-    _raise_failure(handle, folder)
+    finally:
+        bar.close()
+    _raise_failure(handle, tasks, job.folder)
+
+
+def _advance(bar: tqdm, folder: Path) -> None:
+    if not bar.disable:
+        rows = read_lines(folder / "metrics.jsonl")[-1:]
+        steps = [row.get("step", row.get("iteration", -1)) + 1 for row in rows]
+        bar.update(max([bar.n, *steps]) - bar.n)
+
+
+def _has_failed(task: Any) -> bool:
+    path = Path(task.paths.result_pickle)
+    return path.exists() and task._get_outcome_and_result()[0] == "error"
 
 
 def _print_from(path: Path, position: int) -> int:
@@ -61,18 +81,21 @@ def _print_from(path: Path, position: int) -> int:
     return position + len(whole)
 
 
-def _raise_failure(handle: Any, folder: Path) -> None:
-    error = handle.exception()
-    if error is None:
+def _raise_failure(handle: Any, tasks: list[Any], folder: Path) -> None:
+    errors = [str(error) for error in (task.exception() for task in tasks) if error is not None]
+    if not errors:
         return
-    text = str(error)
-    sentence = re.findall(r"common\.errors\.UserError: (.+)", text)
-    if sentence:
-        raise UserError(sentence[-1].strip())
-    stderr = Path(handle.paths.stderr)
-    tail = stderr.read_text(errors="replace")[-4000:] if stderr.exists() else text[-4000:]
-    print(tail, file=sys.stderr)
+    sentences = [s for text in errors for s in re.findall(r"common\.errors\.UserError: (.+)", text)]
+    if sentences:
+        raise UserError(sentences[-1].strip())
+    for task in tasks:
+        stderr = Path(task.paths.stderr)
+        if stderr.exists() and stderr.read_text(errors="replace").strip():
+            print(stderr.read_text(errors="replace")[-4000:], file=sys.stderr)
+            break
+    else:
+        print(errors[0][-4000:], file=sys.stderr)
     raise UserError(
-        f"job {handle.job_id} failed; its output is in {folder / 'submitit'}, and "
-        "the same command resumes it."
+        f"job {handle.job_id} failed; its output is in {folder / 'submitit'}, and the same command "
+        "resumes it."
     )

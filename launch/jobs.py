@@ -21,20 +21,28 @@ class Job:
         config: what ``work`` is told.
         folder: the run folder, absolute.
         output_dir: the folder that holds ``runs/`` and ``results/``, absolute.
+        steps: optimizer steps of the whole run, for the progress bar.
     """
 
     work: Callable[[Any, Path], Any]
     config: Any
     folder: Path
     output_dir: Path
+    steps: int
 
     def __call__(self) -> None:
         """Run to the end; the main process then rebuilds the results tables."""
         _tell_torch_who_we_are()
+        if os.environ.get("RANK", "0") != "0":
+            self._work()
+            return
+        with runs.hold(self.folder):
+            self._work()
+        tables.rebuild(self.output_dir)
+
+    def _work(self) -> None:
         if not runs.is_finished(self.folder):
             self.work(self.config, self.folder)
-        if os.environ.get("RANK", "0") == "0":
-            tables.rebuild(self.output_dir)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Submit the same job again: progress lives in the run folder, never in the pickle."""

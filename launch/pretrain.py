@@ -1,5 +1,6 @@
 """Pre-train LEWEL: ``python launch/pretrain.py --epochs 200 --norm eman``."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find this file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from common.errors import UserError, command
-from launch.cluster import launch, processes
+from common.distributed import check_divides
+from common.errors import command
+from launch.cluster import device, processes
 from launch.jobs import Job
 from launch.options import Resources, RunOptions, parse
+from launch.submit import launch
 from pretrain.config import PretrainConfig
+from pretrain.data import steps_per_epoch
 from pretrain.train import pretrain
 
 
@@ -31,14 +35,12 @@ def run(arguments: list[str] | None = None) -> Path:
     """Check the command line, submit or run the job, and return its run folder."""
     options = parse(Command, "launch/pretrain.py", arguments)
     config = options.config.resolve()
-    share, rest = divmod(config.batch_size, processes(options.resources))
-    if rest or not share:
-        raise UserError(
-            f"--batch-size {config.batch_size} does not split evenly over "
-            f"{processes(options.resources)} processes."
-        )
+    if config.device == "auto":
+        config = dataclasses.replace(config, device=device(options.resources))
+    check_divides("--batch-size", config.batch_size, processes(options.resources))
+    steps = config.epochs * steps_per_epoch(config.data, config.batch_size)
     folder = options.run.folder("pretrain", config.run_name())
-    job = Job(pretrain, config, folder, options.run.output_dir.resolve())
+    job = Job(pretrain, config, folder, options.run.output_dir.resolve(), steps)
     launch([job], options.resources, options.run.fresh)
     return folder
 

@@ -40,6 +40,7 @@ TABLES = (
             *(f"box_{name}" for name in AP),
             *(f"mask_{name}" for name in AP),
             "iterations",
+            "unreadable_images",
             "wall_time_s",
             "weights_sha256",
             "overrides",

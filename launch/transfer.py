@@ -3,6 +3,7 @@
 ``python launch/transfer.py --config det_configs/coco_R_50_FPN_1x_infomin.yaml --lr 2e-4``
 """
 
+import math
 import re
 import sys
 from dataclasses import dataclass, field
@@ -14,20 +15,24 @@ import tyro
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from common.distributed import check_divides
 from common.errors import UserError, command
 from detection.config import LOW_LR, TransferConfig, read_config
 from detection.datasets import require_datasets
 from detection.evaluation import check_evaluators
 from detection.train import transfer
-from launch.cluster import launch, processes
+from launch.cluster import device, processes
 from launch.jobs import Job
 from launch.options import Resources, RunOptions, parse
+from launch.submit import launch
 from launch.weights import Source, find_weights
 
 OVERRIDE_KEY = re.compile(
     r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|"
     r"CUDNN_BENCHMARK"
 )
+
+NAMES = ("--config", "--weights", "--label", "--name", "--output-dir", "--partition")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Command:
 def split_overrides(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """Options, and the KEY VALUE pairs that follow them, from the first Detectron2 key on."""
     for position, word in enumerate(words):
-        if OVERRIDE_KEY.fullmatch(word):
+        is_value = position > 0 and words[position - 1] in NAMES
+        if OVERRIDE_KEY.fullmatch(word) and not is_value:
             return words[:position], tuple(words[position:])
     return words, ()
 
@@ -72,12 +78,19 @@ def run(arguments: list[str] | None = None) -> list[Path]:
     path = str(options.config.resolve())
     source = find_weights(options.weights, path, options.label, output_dir)
     configs = [
-        TransferConfig(path, source.weights, lr, options.seed, overrides)
+        TransferConfig(path, source.weights, lr, options.seed, overrides, device(options.resources))
         for lr in options.lr or (None,)
     ]
     _check(configs, source, options)
     jobs = [
-        Job(transfer, c, options.run.folder("transfer", c.run_name()), output_dir) for c in configs
+        Job(
+            transfer,
+            config,
+            options.run.folder("transfer", config.run_name()),
+            output_dir,
+            config.detectron2().SOLVER.MAX_ITER,
+        )
+        for config in configs
     ]
     source.write()
     print(source.description, flush=True)
@@ -92,19 +105,17 @@ def _check(configs: list[TransferConfig], source: Source, options: Command) -> N
             f"--name {options.run.name} is one folder, but --lr has {len(configs)} "
             "values; leave one of them out."
         )
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must be at least 0.")
     count = processes(options.resources)
     for config in configs:
         cfg = config.detectron2()
         source.check_fits(cfg)
         require_datasets(cfg)
         check_evaluators(cfg)
-        if cfg.SOLVER.BASE_LR <= 0:
+        if not 0 < cfg.SOLVER.BASE_LR < math.inf:
             raise UserError(f"--lr {cfg.SOLVER.BASE_LR:g}: must be more than 0.")
-        if cfg.SOLVER.IMS_PER_BATCH % count:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not split "
-                f"evenly over {count} processes."
-            )
+        check_divides("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, count)
         if config.low_lr():
             own = read_config(config.config).SOLVER.BASE_LR
             print(

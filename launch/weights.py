@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.files import sha256
 from detection import convert
 from detection.config import PLACEHOLDER, Weights, read_config
+from detection.pickles import read_architecture
 
 NONE = "none"
 
@@ -22,12 +23,14 @@ class Source:
     Attributes:
         weights: what the job is told.
         description: one line for the user.
+        architecture: torchvision's name of the ResNet, "" where that is not known.
         backbone: what is to be converted; None for files in Detectron2's own format, which are
             used as they are, and for a random initialisation.
     """
 
     weights: Weights
     description: str
+    architecture: str = ""
     backbone: convert.Backbone | None = None
 
     def write(self) -> None:
@@ -41,10 +44,10 @@ class Source:
         Raises:
             UserError: naming the key that disagrees.
         """
-        if self.backbone is None:
+        if not self.architecture:
             return
         wanted = (
-            ("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, self.backbone.depth),
+            ("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, convert.depth_of(self.architecture)),
             ("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB"),
             ("MODEL.RESNETS.STRIDE_IN_1X1", cfg.MODEL.RESNETS.STRIDE_IN_1X1, False),
         )
@@ -52,7 +55,7 @@ class Source:
             if value != right:
                 raise UserError(
                     f"{key} is {value} in the config, but these weights "
-                    f"({self.backbone.architecture}) need {right}; choose another "
+                    f"({self.architecture}) need {right}; choose another "
                     "config, such as an _infomin one."
                 )
 
@@ -83,7 +86,8 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
     description = f"weights: {wanted}{found_how}, sha256 {digest[:8]}"
     if path.suffix == ".pkl":
         weights = Weights(str(path), digest, label or path.stem)
-        return Source(weights, f"{description}, Detectron2's format, used as it is")
+        note = f"{description}, Detectron2's format, used as it is"
+        return Source(weights, note, read_architecture(path))
     backbone = convert.read_backbone(path)
     if not (label or backbone.method):
         raise UserError(
@@ -101,6 +105,7 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         weights,
         f"{description}, {backbone.format}, {backbone.architecture}, "
         f"{len(backbone.tensors)} backbone tensors",
+        backbone.architecture,
         backbone,
     )
 

@@ -1,6 +1,7 @@
 """The whole configuration of a pre-training run; the command line is made from it."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +13,21 @@ from pretrain.data import DEMO, locate
 from pretrain.recipes import pick
 
 METHOD = "lewel_b"
+_COUNTS = (
+    "epochs",
+    "batch_size",
+    "image_size",
+    "proj_dim",
+    "hidden_dim",
+    "neck_layers",
+    "heads",
+    "log_every",
+)
 _HOW = {"identity": False}  # how a run is computed, not which run it is
+
+
+def _option(field_name: str) -> str:
+    return "--" + field_name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -74,40 +89,48 @@ class PretrainConfig:
             UserError: naming the field that is wrong.
         """
         self._check()
-        recipe = pick(self.norm, self.epochs)
-        batch_size = self.batch_size or recipe.batch_size
-        published = self.epochs == recipe.epochs
-        defaults: dict[str, Any] = {
-            "lr": recipe.lr * batch_size / recipe.batch_size,
-            "weight_decay": recipe.weight_decay,
-            "base_momentum": recipe.base_momentum,
-            "warmup_epochs": recipe.warmup_epochs
-            if published
-            else min(recipe.warmup_epochs, 0.1 * self.epochs),
-        }
-        missing = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        batch_size = self.batch_size or pick(self.norm, self.epochs).batch_size
+        missing = {k: v for k, v in self._published(batch_size).items() if getattr(self, k) is None}
         data = DEMO if self.data == DEMO else str(locate(self.data))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return ResolvedConfig(**fields | missing | {"data": data, "batch_size": batch_size})
 
+    def _published(self, batch_size: int) -> dict[str, Any]:
+        """What the recipe says of the fields that were left out."""
+        recipe = pick(self.norm, self.epochs)
+        warmup = recipe.warmup_epochs
+        return {
+            "lr": recipe.lr * batch_size / recipe.batch_size,
+            "weight_decay": recipe.weight_decay,
+            "base_momentum": recipe.base_momentum,
+            "warmup_epochs": warmup
+            if self.epochs == recipe.epochs
+            else min(warmup, 0.1 * self.epochs),
+        }
+
     def _check(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "image_size",
-            "proj_dim",
-            "hidden_dim",
-            "neck_layers",
-            "heads",
-            "log_every",
-        ):
+        at_least = {name: 1 for name in _COUNTS} | {"workers": 0, "seed": 0, "warmup_epochs": 0}
+        for name, least in (at_least | {"weight_decay": 0}).items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1.")
-        if self.workers < 0:
-            raise UserError(f"--workers {self.workers}: must be 0 or more.")
-        if self.proj_dim % self.heads:
-            raise UserError(f"--heads {self.heads} must divide --proj-dim {self.proj_dim}.")
+            if value is not None and not value >= least:
+                raise UserError(f"{_option(name)} {value}: must be at least {least}.")
+        for name in ("lr", "scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{_option(name)} {value}: must be more than 0.")
+        for name in ("base_momentum", "loss_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{_option(name)} {value}: must be between 0 and 1.")
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+            raise UserError(
+                f"--warmup-epochs {self.warmup_epochs:g} must be fewer than --epochs {self.epochs}."
+            )
+        if self.proj_dim % self.heads or 512 % self.heads:
+            raise UserError(
+                f"--heads {self.heads} must divide --proj-dim {self.proj_dim} and the backbone's "
+                "features."
+            )
         models = torchvision.models
         resnets = [
             name
@@ -141,10 +164,17 @@ class ResolvedConfig(PretrainConfig):
         }
 
     def run_name(self) -> str:
-        """The run folder's name."""
+        """The run folder's name: its main fields, and a hash of what else was chosen.
+
+        Fields at their default do not count, so that a new one leaves old names as they were.
+        """
         named = ("norm", "epochs", "batch_size", "lr", "seed", "backbone")
-        rest = {k: v for k, v in self.identity().items() if k not in named}
+        default = {f.name: f.default for f in dataclasses.fields(PretrainConfig)}
+        default |= self._published(self.batch_size)
+        chosen = {
+            k: v for k, v in self.identity().items() if k not in named and v != default.get(k)
+        }
         return (
             f"{METHOD}-{self.norm}-{self.backbone}-e{self.epochs}-b{self.batch_size}"
-            f"-lr{self.lr:g}-s{self.seed}-{short_hash(rest)}"
+            f"-lr{self.lr:g}-s{self.seed}-{short_hash(chosen)}"
         )

@@ -54,6 +54,35 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMG_EXTENSIONS
 
 
+def image_paths(folder: Path) -> list[str]:
+    """The images of a folder of classes, in torchvision's order."""
+    return [path for path, _ in ImageFolder(folder, allow_empty=True).samples]
+
+
+def check_enough(images: int, data: str, batch_size: int) -> None:
+    """Raise unless there is at least one batch of images.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    if images < batch_size:
+        raise UserError(
+            f"--data {data} has {images} images, fewer than --batch-size {batch_size}; choose a "
+            "smaller batch."
+        )
+
+
+def steps_per_epoch(data: str, batch_size: int) -> int:
+    """The whole batches of an epoch; looks at the folder, which takes a while on ImageNet.
+
+    Raises:
+        UserError: if there is none.
+    """
+    images = len(image_paths(locate(data)))
+    check_enough(images, data, batch_size)
+    return images // batch_size
+
+
 class TwoViewDataset(Dataset[tuple[Tensor, Tensor, str]]):
     """Two views of an image, by (epoch, index).
 
@@ -62,7 +91,7 @@ class TwoViewDataset(Dataset[tuple[Tensor, Tensor, str]]):
     """
 
     def __init__(self, folder: Path, image_size: int, seed: int) -> None:
-        self.paths = [path for path, _ in ImageFolder(folder, allow_empty=True).samples]
+        self.paths = image_paths(folder)
         self.views = TwoViews(image_size)
         self.seed = seed
 

@@ -23,7 +23,7 @@ from common.provenance import device_name, git_commit, versions
 from pretrain import checkpoint
 from pretrain.batchnorm import replace_sync_batchnorm
 from pretrain.config import METHOD, ResolvedConfig
-from pretrain.data import DEMO, StepBatches, TwoViewDataset, locate
+from pretrain.data import DEMO, StepBatches, TwoViewDataset, check_enough, locate
 from pretrain.lewel import LEWEL
 from pretrain.optimizer import LARS, parameter_groups
 from pretrain.precision import autocast_dtype, make_scaler, optimizer_step
@@ -75,6 +75,8 @@ class Training:
         self.dtype = autocast_dtype(config.amp, world.device)
         self.scaler = make_scaler(self.dtype)
         self.progress = checkpoint.resume(folder, self.model, self.optimizer, self.scaler)
+        distributed.check_same_step(self.progress.step, world)
+        self.commit = git_commit()  # of the code that runs, whatever is checked out later
         self.forward: nn.Module = self.model
         if world.size > 1:
             # An EMAN target follows the online network's buffers: rank 0's must be everybody's.
@@ -180,7 +182,7 @@ class Training:
             "checkpoint": checkpoint.FILE,
             "demo": self.config.data == DEMO,
             **dataclasses.asdict(self.config),
-            "git_commit": git_commit(),
+            "git_commit": self.commit,
             "versions": versions(),
             "device": device_name(self.world.device, self.world.size),
         }
@@ -208,15 +210,9 @@ def build_model(config: ResolvedConfig) -> LEWEL:
 def _loader(
     config: ResolvedConfig, world: World, start: int
 ) -> tuple[DataLoader[Any], StepBatches]:
-    if config.batch_size % world.size:
-        raise UserError(
-            f"--batch-size {config.batch_size} does not split evenly over {world.size} processes."
-        )
+    distributed.check_divides("--batch-size", config.batch_size, world.size)
     dataset = TwoViewDataset(locate(config.data), config.image_size, config.seed)
-    if len(dataset) < config.batch_size:
-        raise UserError(
-            f"{config.data} has {len(dataset)} images, fewer than --batch-size {config.batch_size}."
-        )
+    check_enough(len(dataset), config.data, config.batch_size)
     batches = StepBatches(
         len(dataset), config.batch_size, config.epochs, config.seed, world.rank, world.size, start
     )

@@ -52,10 +52,12 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_a_truncated_file_is_named(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.03, 0.1, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_named(tmp_path: Path, share: float, zipped: bool) -> None:
     path = tmp_path / "cut.pth.tar"
-    torch.save({"state_dict": {"w": torch.randn(1000)}}, path)
+    state = {"state_dict": {"w": torch.randn(1000)}}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(UserError, match=r"cut\.pth\.tar is not a readable"):

@@ -1,6 +1,7 @@
 """A user's mistake is one sentence and status 2 before any job, and nothing is written."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -41,6 +42,11 @@ PRETRAIN = [
     ("--data empty", r"no image under a class folder of .*empty"),
     ("--data demo --backbone vgg16", r"--backbone vgg16 is not a torchvision ResNet"),
     ("--data demo --batch-size 0", r"--batch-size 0: must be at least 1"),
+    ("--data demo --batch-size 6000", r"demo has 120 images, fewer than --batch-size 6000"),
+    ("--data demo --lr -1", r"--lr -1.0: must be more than 0"),
+    ("--data demo --seed -1", r"--seed -1: must be at least 0"),
+    ("--data demo --epochs 5 --warmup-epochs 5", r"--warmup-epochs 5 must be fewer than"),
+    ("--data demo --base-momentum 3", r"--base-momentum 3.0: must be between 0 and 1"),
     ("--data demo --heads 3", r"--heads 3 must divide --proj-dim 256"),
     ("--data demo --cluster local --gpus-per-node 64", r"--gpus-per-node 64, but this machine has"),
     ("--data demo --cluster slurm", r"sbatch is not on the PATH"),
@@ -82,6 +88,9 @@ TRANSFER = [
     (f"--config {DEMO_CONFIG} --weights gone.pth.tar", r"--weights gone\.pth\.tar: no such file"),
     (f"--config {DEMO_CONFIG} --weights cut.pth.tar", r"cut\.pth\.tar is not a readable"),
     (f"--config {DEMO_CONFIG} --weights linear.pth", r"linear\.pth is not a LEWEL .*fc\.weight"),
+    (f"--config {DEMO_CONFIG} --weights cut.pkl", r"cut\.pkl is not readable as Detectron2"),
+    (f"--config {DEMO_CONFIG} --weights none --seed -1", r"--seed -1: must be at least 0"),
+    (f"--config {DEMO_CONFIG} --weights none --lr nan", r"--lr nan: must be more than 0"),
     (f"--config {DEMO_CONFIG} --weights none --lr -1", r"--lr -1: must be more than 0"),
     (f"--config {DEMO_CONFIG} --weights none --lr 1 2 --name x", r"--name x is one folder"),
     (
@@ -100,6 +109,7 @@ def test_transfer(words: str, message: str, somewhere: Path, demo_root: Path) ->
     torch.save({"fc.weight": torch.zeros(2)}, somewhere / "linear.pth")
     data = (somewhere / "linear.pth").read_bytes()
     (somewhere / "cut.pth.tar").write_bytes(data[: len(data) // 2])
+    (somewhere / "cut.pkl").write_bytes(pickle.dumps({"model": {}})[:-3])
     before = files(somewhere)
     with pytest.raises(UserError, match=message):
         launch.transfer.run(complete(words))

@@ -60,6 +60,7 @@ def test_a_local_job_keeps_to_the_gpus_it_was_given(monkeypatch: pytest.MonkeyPa
         ("--config A.yaml --wait MODEL.RPN.POST_NMS_TOPK_TEST 50 SEED 1",
          "MODEL.RPN.POST_NMS_TOPK_TEST 50 SEED 1"),
         ("--name EMAN --config a.yaml", ""),
+        ("--label V1.5 --config a.yaml SEED 1", "SEED 1"),
     ],
 )  # fmt: skip
 def test_overrides_begin_at_the_first_config_key(line: str, overrides: str) -> None:

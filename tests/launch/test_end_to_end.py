@@ -55,11 +55,11 @@ def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
 
 
 def test_a_job_that_fails_is_a_message_and_status_2(tmp_path: Path, demo_root: Path) -> None:
-    """More images a step than there are: only the job itself counts them."""
-    words = f"{PRETRAIN} --batch-size 6000 {TWO_PROCESSES}".replace("--batch-size 60 ", "")
-    for where in (words, words.replace(TWO_PROCESSES, "--cluster debug")):
-        error = run(tmp_path, "pretrain.py", where, status=2)
-        assert error.splitlines()[-1].startswith("error: demo has 120 images, fewer than")
+    """A loss that is not finite: only the job itself sees it."""
+    words = f"{PRETRAIN} --lr 1e30 --log-every 1 --name diverging"
+    for where in (TWO_PROCESSES, "--cluster debug"):
+        error = run(tmp_path, "pretrain.py", f"{words} {where}", status=2)
+        assert error.splitlines()[-1].startswith("error: the loss is nan at step")
 
 
 def test_torchrun(tmp_path: Path, demo_root: Path) -> None:

@@ -43,7 +43,7 @@ def test_rebuilding_twice_adds_nothing_and_a_deleted_run_goes(tmp_path: Path) ->
     first = (tmp_path / "results" / "transfer.csv").read_bytes()
     tables.rebuild(tmp_path)
     assert (tmp_path / "results" / "transfer.csv").read_bytes() == first
-    runs.start_afresh(tmp_path / "runs" / "transfer" / "a")
+    runs.delete(tmp_path / "runs" / "transfer" / "a")
     tables.rebuild(tmp_path)
     assert list(rows(tmp_path)["run"]) == ["b"]
 

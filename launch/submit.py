@@ -1,0 +1,120 @@
+"""Handing jobs to Slurm, to this machine, or to this process."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from common import runs
+from common.errors import UserError
+from launch.cluster import (
+    gpus_per_node,
+    processes,
+    resolve_cluster,
+    tasks_per_node,
+    visible_gpus,
+)
+from launch.follow import follow
+from launch.jobs import Job
+from launch.options import Resources
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT_MIN = {"slurm": 60 * 24, "local": 60 * 24 * 365}
+
+
+def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> None:
+    """Run or submit every job that is not finished; print where each one is.
+
+    Slurm gets all jobs before any is followed; this machine runs one after the other.
+
+    Raises:
+        UserError: if a folder holds another run, Slurm refused a job, or one that was waited
+            for failed.
+    """
+    cluster = resolve_cluster(resources)
+    todo = [job for job in jobs if fresh or not _is_done(job, cluster)]
+    if cluster == "debug" and processes(resources) > 1 and (fresh or len(todo) > 1):
+        raise UserError(
+            "under torchrun or srun a command starts one run, and not with --fresh; give one "
+            "value of --lr, or use --cluster local or slurm."
+        )
+    submitted = []
+    for job in todo:
+        print(f"run folder: {job.folder}", flush=True)
+        with runs.set_aside(job.folder, fresh):
+            if cluster == "debug":
+                job()
+                continue
+            handle = _submit(job, resources, cluster)
+        print(f"{cluster} job {handle.job_id}", flush=True)
+        if cluster == "local":
+            follow(handle, job, cancel=True)
+        submitted.append((handle, job))
+    if cluster == "slurm" and resources.wait:
+        for handle, job in submitted:
+            follow(handle, job, cancel=False)
+
+
+def _is_done(job: Job, cluster: str) -> bool:
+    runs.check_same(job.folder, job.config.identity())
+    if not runs.is_finished(job.folder):
+        return False
+    print(f"already finished: {job.folder} (--fresh starts it again)", flush=True)
+    if cluster != "slurm":
+        job()  # its row may be missing from the table
+    return True
+
+
+def _submit(job: Job, resources: Resources, cluster: str) -> Any:
+    new = not job.folder.exists()
+    executor = submitit.AutoExecutor(
+        folder=job.folder / "submitit" / "%j",
+        cluster=cluster,
+        # A run may meet its time limit as often as it needs: it resumes from its folder.
+        **({"slurm_max_num_timeout": 1000} if cluster == "slurm" else {}),
+    )
+    executor.update_parameters(
+        name=job.folder.name,
+        nodes=resources.nodes,
+        tasks_per_node=tasks_per_node(resources),
+        gpus_per_node=gpus_per_node(resources),
+        timeout_min=resources.timeout_min or TIMEOUT_MIN[cluster],
+    )
+    if cluster == "slurm":
+        executor.update_parameters(
+            cpus_per_task=resources.cpus_per_task,
+            slurm_signal_delay_s=120,
+            # srun takes neither from sbatch; one dead process ends the job.
+            slurm_srun_args=[f"--cpus-per-task={resources.cpus_per_task}", "--kill-on-bad-exit=1"],
+        )
+        if resources.partition:
+            executor.update_parameters(slurm_partition=resources.partition)
+    elif gpus_per_node(resources):
+        executor.update_parameters(local_visible_gpus=visible_gpus(gpus_per_node(resources)))
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    try:
+        with _job_environment():
+            return executor.submit(job)
+    except submitit.core.utils.FailedJobError as error:
+        if new:
+            runs.delete(job.folder)
+        raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _job_environment() -> Iterator[None]:
+    """Without our own rank and rendezvous; with this checkout first on the path."""
+    with submitit.helpers.clean_env():
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
