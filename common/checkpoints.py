@@ -1,5 +1,6 @@
 """Reading and writing PyTorch checkpoints that may come from strangers, or be cut short."""
 
+import argparse
 import os
 import pickle
 import re
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from common.errors import UserError
 from common.files import atomic_write
@@ -22,7 +24,9 @@ def save(path: str | os.PathLike[str], checkpoint: dict[str, Any]) -> None:
 def load(path: str | os.PathLike[str]) -> Any:
     """``torch.load`` on the CPU with ``weights_only=True``: no code of the file's is run.
 
-    NumPy scalars are allowed, since the official LEWEL release keeps one in ``best_acc1``.
+    NumPy scalars are allowed, since the official LEWEL release keeps one in ``best_acc1``, and
+    the command line's values, which DINO, PixPro and PyContrast keep as an ``argparse.Namespace``.
+    A file in the safetensors format, known by its first bytes, is a dict of its tensors.
 
     Raises:
         UserError: if the file is missing, truncated, or holds more than tensors and numbers.
@@ -31,7 +35,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; check the path.")
     try:
-        with torch.serialization.safe_globals(_numpy_scalar_globals()):
+        if _is_safetensors(path):
+            return load_file(path)
+        with torch.serialization.safe_globals([*_numpy_scalar_globals(), argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         forbidden = re.findall(r"GLOBAL (\S+)", str(error))
@@ -43,6 +49,12 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise UserError(_unreadable(path)) from error
     except Exception as error:  # a legacy file cut short raises almost anything
         raise UserError(_unreadable(path)) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Eight bytes of length, then JSON; a pickle or a ZIP archive has no brace there."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _unreadable(path: Path) -> str:

@@ -4,8 +4,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from common.backbones import ARCHITECTURES, resnet_shapes
 from common.errors import UserError
-from detection.convert import ARCHITECTURES, AUTHOR, detectron2_name, resnet_shapes
+from detection.convert import AUTHOR, detectron2_name
 
 # What a pickled NumPy array names, in NumPy 1's and in NumPy 2's words, and Python 2's strings.
 _ALLOWED = {

@@ -1,10 +1,7 @@
 """The converter reads every known format, and nothing that is not a whole ResNet."""
 
-import functools
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +11,22 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from common import backbones
+from common.backbones import depth_of
 from common.errors import UserError
 from detection import convert
-from detection.convert import depth_of, detectron2_name
-from tests.detection.helpers import CONFIGS, LEWEL_PREFIX, config, save_lewel, shape_state
+from detection.convert import detectron2_name, to_detectron2
+from tests.common.samples import SAMPLES
+from tests.common.writers import numbered
+from tests.detection.helpers import LEWEL_PREFIX, config, save_lewel, shape_state
 
 WIDTHS = {"wide_resnet50_2": 128, "wide_resnet101_2": 128}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_shapes() -> object:
-    """Building seven ResNets for each example would take most of the time."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(convert, "resnet_shapes", functools.cache(convert.resnet_shapes))
-    yield
-    patch.undo()
-
-
-def numbered(architecture: str) -> dict[str, Tensor]:
-    """Constant tensors, each of another number, from which the place it went to is known."""
-    return {
-        name: torch.tensor(float(i) if zero.is_floating_point() else i).expand(zero.shape)
-        for i, (name, zero) in enumerate(shape_state(architecture).items(), 1)
-    }
-
-
-@pytest.mark.parametrize("architecture", convert.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", backbones.ARCHITECTURES)
 def test_names_are_those_of_detectron2s_resnet(architecture: str) -> None:
     depth = int(re.findall(r"resnet(\d+)", architecture)[0])
     cfg = config("Base-RCNN-FPN-BN", "MODEL.RESNETS.DEPTH", depth, "MODEL.RESNETS.NORM", "BN",
@@ -106,7 +91,7 @@ def test_method_norm_and_epochs_come_from_arch(
 ) -> None:
     state = {LEWEL_PREFIX + k: v for k, v in shape_state("resnet18").items()}
     torch.save({"epoch": 7, "arch": arch, "state_dict": state}, tmp_path / "in.pth")
-    backbone = convert.read_backbone(tmp_path / "in.pth")
+    backbone = backbones.read_backbone(tmp_path / "in.pth")
     assert (backbone.method, backbone.norm, backbone.epochs) == told
 
 
@@ -117,7 +102,7 @@ def test_the_other_tensors_are_listed_as_ignored(tmp_path: Path) -> None:
         "module.target_net.backbone.conv1.weight", "module.predictor.mlp.3.weight",
     }  # fmt: skip
     save_lewel(tmp_path / "in.pth", state | {name: torch.zeros(1) for name in others}, "")
-    backbone = convert.read_backbone(tmp_path / "in.pth")
+    backbone = backbones.read_backbone(tmp_path / "in.pth")
     assert set(backbone.ignored) == others and len(backbone.tensors) == len(state)
 
 
@@ -149,9 +134,7 @@ def refused(folder: Path, state: dict[str, Tensor], message: str) -> None:
 def test_no_tensor_may_be_missing(tmp_path: Path) -> None:
     whole = shape_state("resnet18")
     for name in whole:
-        if name == "conv1.weight":  # by which a format is known
-            refused(tmp_path, {k: whole[k] for k in whole if k != name}, "not a LEWEL checkpoint")
-        elif not name.endswith("num_batches_tracked"):
+        if not name.endswith("num_batches_tracked"):
             refused(tmp_path, {k: whole[k] for k in whole if k != name}, re.escape(name))
 
 
@@ -172,7 +155,7 @@ def test_a_resnet50_is_whole_or_refused(
 ) -> None:  # fmt: skip
     state = dict(R50)
     if kind == "missing":
-        assume(name != "conv1.weight" and not name.endswith("num_batches_tracked"))
+        assume(not name.endswith("num_batches_tracked"))
         del state[name]
     elif kind == "misshapen":
         assume(shape != tuple(R50[name].shape))
@@ -187,7 +170,7 @@ def test_a_resnet50_is_whole_or_refused(
 def test_batchnorm_counters_may_be_missing(tmp_path: Path) -> None:
     state = {k: v for k, v in shape_state("resnet50").items() if "num_batches" not in k}
     save_lewel(tmp_path / "in.pth", state, LEWEL_PREFIX)
-    assert len(convert.read_backbone(tmp_path / "in.pth").tensors) == 53 + 53 * 4
+    assert len(backbones.read_backbone(tmp_path / "in.pth").tensors) == 53 + 53 * 4
 
 
 @pytest.mark.parametrize(
@@ -197,10 +180,10 @@ def test_batchnorm_counters_may_be_missing(tmp_path: Path) -> None:
         ({"state_dict": {}}, "holds no tensors"),
         ({"state_dict": [1, 2]}, "holds no tensors"),
         (torch.zeros(3), "holds a Tensor"),
-        ({"features.0.weight": torch.zeros(1)}, r"its tensors are named features\.0"),
+        ({"features.0.weight": torch.zeros(1)}, r"its tensors are named features \(1\)"),
         (
             {"state_dict": {"module.encoder_q.conv1.weight": torch.zeros(1)}},
-            r"its tensors are named module\.encoder_q",
+            r"is not a whole ResNet: .*bn1",
         ),
     ],
 )
@@ -211,18 +194,31 @@ def test_what_is_no_resnet_is_named(tmp_path: Path, content: object, message: st
     assert not (tmp_path / "out.pkl").exists()
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_lewel(tmp_path / "in.pth", shape_state("resnet50"), LEWEL_PREFIX)
-    words = [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]
-    run = subprocess.run(
-        [sys.executable, "-m", "detection.convert", *words],
-        cwd=CONFIGS.parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert "318 of 318" in run.stdout and (tmp_path / "out.pkl").exists()
-    for arguments in ([str(tmp_path / "nothing"), words[1]], words[:1], ["--help", words[1]]):
-        with pytest.raises(SystemExit) as exit_:
-            convert.main(arguments)
-        out, err = capsys.readouterr()
-        assert exit_.value.code == 2 and out == ""
-        assert err.startswith("error: ") and err.count("\n") == 1
+@pytest.fixture(scope="module")
+def from_lewel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+    """Detectron2's arrays of the two networks of a checkpoint of LEWEL's."""
+    path = tmp_path_factory.mktemp("lewel") / "in.pth"
+    online, target = numbered("resnet18"), numbered("resnet18", -1)
+    torch.save(SAMPLES["LEWEL"].write(online, target), path)
+    return {
+        "online": to_detectron2(backbones.read_backbone(path)),
+        "target": to_detectron2(backbones.read_backbone(path, "target")),
+    }
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_format_gives_the_weights_that_lewels_gives(
+    name: str, from_lewel: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    sample = SAMPLES[name]
+    content = sample.write(numbered("resnet18"), numbered("resnet18", -1))
+    if sample.safetensors:
+        save_file({k: v.contiguous() for k, v in content.items()}, tmp_path / "in")
+    else:
+        torch.save(content, tmp_path / "in")
+    for which in ("online", "target") if sample.has_target else ("online",):
+        arrays = to_detectron2(backbones.read_backbone(tmp_path / "in", which))
+        assert arrays.keys() == from_lewel[which].keys()
+        for key, array in from_lewel[which].items():
+            assert arrays[key].dtype == array.dtype, key
+            np.testing.assert_array_equal(arrays[key], array, key)

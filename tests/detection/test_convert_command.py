@@ -1,0 +1,74 @@
+"""``python -m detection.convert`` says what it used, and refuses in one line."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection import convert
+from tests.common.samples import SAMPLES
+from tests.common.writers import numbered
+from tests.detection.helpers import CONFIGS, LEWEL_PREFIX, save_lewel, shape_state
+
+
+def run_main(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        convert.main(words)
+    return exit_.value.code, *capsys.readouterr()
+
+
+def test_the_command_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    online, target = shape_state("resnet18"), numbered("resnet18")
+    online = {k: v for k, v in online.items() if not k.endswith("num_batches_tracked")}
+    torch.save(SAMPLES["MoCo v2"].write(online, target), tmp_path / "in.pth")
+    words = [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]
+    assert run_main(words, capsys) == (0, f"""\
+MoCo v2, method MoCo v2: resnet18, online network
+  used       100  module.encoder_q.
+  ignored    120  module.encoder_k
+  ignored      4  module.encoder_k.fc
+  ignored      4  module.encoder_q.fc
+  ignored      1  module.queue
+  ignored      1  module.queue_ptr
+  missing     20  BatchNorm counters, which nothing reads
+100 of 120 backbone tensors written to {words[1]}
+""", "")  # fmt: skip
+    assert run_main([*words, "--online"], capsys)[0] == 0
+    code, out, err = run_main([*words, "--target"], capsys)
+    assert (code, err) == (0, "") and "resnet18, target network" in out
+    assert "120 of 120 backbone tensors" in out and "ignored    100  module.encoder_q\n" in out
+    written = pickle.loads((tmp_path / "out.pkl").read_bytes())["model"]
+    assert written["stem.conv1.weight"].max() == 1  # the target's
+
+
+def test_a_target_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(SAMPLES["SimSiam"].write(shape_state("resnet18"), {}), tmp_path / "in.pth")
+    words = [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl"), "--target"]
+    code, out, err = run_main(words, capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "SimSiam" in err and "leave --target out" in err
+    assert not (tmp_path / "out.pkl").exists()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_lewel(tmp_path / "in.pth", shape_state("resnet50"), LEWEL_PREFIX)
+    words = [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]
+    run = subprocess.run(
+        [sys.executable, "-m", "detection.convert", *words],
+        cwd=CONFIGS.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "318 of 318" in run.stdout and (tmp_path / "out.pkl").exists()
+    for wrong in (
+        [str(tmp_path / "nothing"), words[1]], words[:1], [*words, "more"], [*words, "--taget"],
+        [*words, "--online", "--target"],
+    ):  # fmt: skip
+        code, out, err = run_main(wrong, capsys)
+        assert code == 2 and out == ""
+        assert err.startswith("error: ") and err.count("\n") == 1
+    assert run_main(["--help"], capsys) == (0, convert.USAGE + "\n", "")
