@@ -20,8 +20,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def rewind(path: Path, key: str, before: int) -> None:
-    """Drop the lines whose ``key`` is ``before`` or later: a resumed job writes them again."""
-    rows = [row for row in read_lines(path) if row.get(key, -1) < before]
+    """Drop the lines whose ``key`` is ``before`` or later: a resumed job writes them again.
+
+    Before step 0 there are only evaluations of the start, which belong to it: 0 drops all lines.
+    """
+    rows = [row for row in read_lines(path) if before and row.get(key, -1) < before]
     with atomic_write(path, "w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 

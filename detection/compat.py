@@ -1,10 +1,12 @@
 """The one place that knows Detectron2 0.6 from the repository's head, and GPUs from CPUs."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
+from detectron2.data import MapDataset, build_detection_train_loader
 from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
 from faster_coco_eval import COCOeval_faster
@@ -34,6 +36,26 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
         return model
     ids = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+class _DrawsFromSets(random.Random):
+    """Python's generator, which stopped drawing from sets with 3.11."""
+
+    def sample(self, population: Collection[int], k: int, **how: Any) -> list[int]:  # type: ignore[override]
+        return super().sample(sorted(population), k, **how)
+
+
+def train_loader(cfg: Any, mapper: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Any:
+    """Detectron2's training loader; where ``mapper`` gives None, it draws another image.
+
+    To draw one it samples from a set, which Python 3.11 refuses.
+    """
+    loader = build_detection_train_loader(cfg, mapper=mapper)
+    inner: Any = loader
+    while not isinstance(inner, MapDataset):
+        inner = inner.dataset
+    inner._rng = _DrawsFromSets(42)  # Detectron2's own seed
+    return loader
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import DefaultTrainer
 
 from common.errors import UserError
 from common.runs import short_hash
@@ -47,11 +47,13 @@ class TransferConfig:
     Attributes:
         config: absolute path of the Detectron2 YAML.
         weights: what the backbone starts from.
-        lr: ``SOLVER.BASE_LR``, literally; None for the config's own.
+        lr: ``SOLVER.BASE_LR`` for the config's own batch; None for the config's own.
         seed: seed of the heads, the sampler and the augmentation.
         overrides: KEY VALUE pairs as in Detectron2, not scaled by anything.
         device: ``auto``, or ``cuda`` for a job that has GPUs and must not fall back to CPUs;
             ``MODEL.DEVICE cpu`` in the config has the last word.
+        batch_size: images per iteration over all processes, by which learning rate, iterations
+            and steps are scaled; None for the config's own, and no scaling.
     """
 
     config: str
@@ -60,6 +62,7 @@ class TransferConfig:
     seed: int = 0
     overrides: tuple[str, ...] = ()
     device: str = "auto"
+    batch_size: int | None = None
 
     @property
     def config_name(self) -> str:
@@ -72,12 +75,18 @@ class TransferConfig:
         Raises:
             UserError: naming the file or key that is wrong.
         """
+        for key, option, value in (
+            ("SOLVER.BASE_LR", "--lr", self.lr),
+            ("SOLVER.IMS_PER_BATCH", "--batch-size", self.batch_size),
+        ):
+            if key in self.overrides[::2] and value is not None:
+                raise UserError(f"{key} and {option} are the same; give one of them.")
         cfg = read_config(self.config)
-        _merge(cfg, self.overrides)
         if self.lr is not None:
-            if "SOLVER.BASE_LR" in self.overrides[::2]:
-                raise UserError("SOLVER.BASE_LR and --lr are the same; give one of them.")
             cfg.SOLVER.BASE_LR = self.lr
+        if self.batch_size is not None:
+            cfg = _scale(cfg, self.batch_size)
+        _merge(cfg, self.overrides)
         if cfg.SOLVER.REFERENCE_WORLD_SIZE:
             raise UserError(
                 "SOLVER.REFERENCE_WORLD_SIZE is not used here: set SOLVER.IMS_PER_BATCH, "
@@ -98,21 +107,30 @@ class TransferConfig:
             "weights_sha256": self.weights.sha256,
             "lr": solver.BASE_LR,
             "batch_size": solver.IMS_PER_BATCH,
+            "scaled": self.scaled(),
             "seed": self.seed,
             "overrides": {key: value for key, value in pairs if key not in named},
         }
 
+    def scaled(self) -> bool:
+        """Whether the config is scaled to another batch than its own."""
+        own = read_config(self.config).SOLVER.IMS_PER_BATCH
+        return self.batch_size not in (None, own)
+
     def low_lr(self) -> bool:
-        """Whether the learning rate is under a tenth of the config's own."""
-        own: float = read_config(self.config).SOLVER.BASE_LR
-        return bool(self.detectron2().SOLVER.BASE_LR / own < LOW_LR)
+        """Whether the learning rate is under a tenth of the config's own for this batch."""
+        return bool(self.detectron2().SOLVER.BASE_LR / self.own_lr() < LOW_LR)
+
+    def own_lr(self) -> float:
+        """The config's own learning rate, scaled to the batch."""
+        return float(_scale(read_config(self.config), self.batch_size).SOLVER.BASE_LR)
 
     def run_name(self) -> str:
         """The folder's name: config, weights, lr, batch, seed, and a hash of other overrides."""
         it = self.identity()
         name = (
             f"{it['config']}-{it['weights_sha256'][:8] or 'random'}"
-            f"-lr{it['lr']:g}-b{it['batch_size']}-s{it['seed']}"
+            f"-lr{it['lr']:g}-b{it['batch_size']}{'-scaled' * it['scaled']}-s{it['seed']}"
         )
         return f"{name}-{short_hash(it['overrides'])}" if it["overrides"] else name
 
@@ -128,10 +146,23 @@ def read_config(path: str) -> Any:
     cfg = get_cfg()
     try:
         cfg.merge_from_file(path)
-    except (KeyError, ValueError, AssertionError, yaml.YAMLError, OSError) as error:
+    except Exception as error:  # a file of something else raises almost anything
         reason = " ".join(str(error).strip("'\"").split())
         raise UserError(f"--config {path} is not a Detectron2 config: {reason}.") from error
     return cfg
+
+
+def _scale(cfg: CfgNode, batch_size: int | None) -> CfgNode:
+    """Detectron2's own linear rule, from the config's batch to another; None changes nothing."""
+    if batch_size is None:
+        return cfg
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: must be at least 1.")
+    # One image for each of the rule's workers. The rule logs what it did, as of workers.
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = cfg.SOLVER.IMS_PER_BATCH
+    scaled = DefaultTrainer.auto_scale_workers(cfg, batch_size)
+    scaled.SOLVER.REFERENCE_WORLD_SIZE = 0
+    return scaled
 
 
 def _merge(cfg: CfgNode, overrides: Sequence[str]) -> None:
@@ -142,7 +173,7 @@ def _merge(cfg: CfgNode, overrides: Sequence[str]) -> None:
             raise UserError(f"{key} has an option of its own here: use {_OPTIONS[key]}.")
         try:
             cfg.merge_from_list([key, value])
-        except (KeyError, AssertionError, AttributeError) as error:
+        except (KeyError, AssertionError, AttributeError, TypeError) as error:
             raise UserError(
                 f"{key} is not a key of Detectron2's config; check its spelling."
             ) from error
@@ -165,12 +196,15 @@ def fit_to_device(cfg: CfgNode, device: str, processes: int) -> None:
     if processes == 1:
         return
     by_roi = "naiveSyncBN_N"
-    c4 = cfg.MODEL.ROI_HEADS.NAME.startswith("Res5")
+    c4 = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and cfg.MODEL.ROI_HEADS.NAME.startswith(
+        "Res5"
+    )
     stand_ins = (
         (cfg.MODEL.RESNETS, by_roi if c4 else "naiveSyncBN"),
         (cfg.MODEL.FPN, "naiveSyncBN"),
         (cfg.MODEL.ROI_BOX_HEAD, by_roi),
         (cfg.MODEL.ROI_MASK_HEAD, by_roi),
+        (cfg.MODEL.SEM_SEG_HEAD, "naiveSyncBN"),
     )
     for node, stand_in in stand_ins:
         if node.NORM == "SyncBN":

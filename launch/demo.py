@@ -44,6 +44,7 @@ def main() -> None:
     common = ["--output-dir", str(options.output_dir), "--cluster", options.cluster]
     common += ["--gpus-per-node", str(min(1, torch.cuda.device_count()))]
     folder = pretrain.run([*PRETRAIN.split(), *common])
+    assert folder is not None
     for weights in (str(folder / FILE), "none"):
         transfer.run(["--config", str(CONFIG), "--weights", weights, *common])
     results.show(options.output_dir)

@@ -51,7 +51,7 @@ def follow(handle: Any, job: Job, cancel: bool) -> None:
         return
     finally:
         bar.close()
-    _raise_failure(handle, tasks, job.folder)
+    _raise_failure(handle, tasks)
 
 
 def _advance(bar: tqdm, folder: Path) -> None:
@@ -81,7 +81,7 @@ def _print_from(path: Path, position: int) -> int:
     return position + len(whole)
 
 
-def _raise_failure(handle: Any, tasks: list[Any], folder: Path) -> None:
+def _raise_failure(handle: Any, tasks: list[Any]) -> None:
     errors = [str(error) for error in (task.exception() for task in tasks) if error is not None]
     if not errors:
         return
@@ -96,6 +96,6 @@ def _raise_failure(handle: Any, tasks: list[Any], folder: Path) -> None:
     else:
         print(errors[0][-4000:], file=sys.stderr)
     raise UserError(
-        f"job {handle.job_id} failed; its output is in {folder / 'submitit'}, and the same command "
-        "resumes it."
+        f"job {handle.job_id} failed; its output is in {handle.paths.folder}, and the same "
+        "command resumes it."
     )

@@ -12,31 +12,20 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from common.errors import UserError, command
+from common.files import atomic_write
 from launch import tables
 from launch.options import parse
+from launch.summary import markdown, summarise
 
-SHOWN = (
-    "config",
-    "method",
-    "norm",
-    "pretrain_epochs",
-    "lr",
-    "low_lr",
-    "seed",
-    "box_AP",
-    "box_AP50",
-    "box_AP75",
-    "mask_AP",
-    "mask_AP50",
-    "mask_AP75",
-    "iterations",
-    "wall_time_s",
-)
+MARKDOWN = "summary.md"
 
 
 @dataclass(frozen=True)
 class Command:
-    """Rebuild results/*.csv from the finished runs and print them.
+    """Rebuild results/ from the finished runs, and print it.
+
+    A CSV for each kind of job has one row a run; what is printed, and summary.md, has one row an
+    experiment: the mean and standard deviation over seeds, and the published figure beside it.
 
     Attributes:
         output_dir: Folder that holds runs/ and results/.
@@ -46,30 +35,34 @@ class Command:
 
 
 def show(output_dir: Path) -> None:
-    """Rebuild the tables and print those that have rows.
+    """Rebuild the tables, write the summary, and print it.
 
     Raises:
         UserError: if no run is finished.
     """
     frames = {table.kind: tables.read(output_dir, table) for table in tables.TABLES}
-    if not any(map(len, frames.values())):
+    summaries = {kind: summarise(kind, frame) for kind, frame in frames.items() if len(frame)}
+    if not summaries:
         raise UserError(
             f"no finished run in {output_dir.resolve() / 'runs'}; start one with "
             "launch/transfer.py."
         )
     tables.rebuild(output_dir)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for kind, frame in frames.items():
-        if len(frame):
-            console.print(_rich(kind, frame))
-            console.print(f"all columns: {output_dir / 'results' / kind}.csv")
+    folder = output_dir / "results"
+    with atomic_write(folder / MARKDOWN, "w") as file:
+        file.write("\n".join(markdown(kind, frame) for kind, frame in summaries.items()))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for kind, frame in summaries.items():
+        console.print(_rich(kind, frame))
+        console.print(f"one row a run, all columns: {folder / kind}.csv")
+    console.print(f"this in Markdown: {folder / MARKDOWN}")
 
 
-def _rich(kind: str, frame: pd.DataFrame) -> RichTable:
-    shown = frame[[c for c in SHOWN if c in frame]].dropna(axis=1, how="all")
+def _rich(kind: str, summary: pd.DataFrame) -> RichTable:
+    shown = summary.dropna(axis=1, how="all")
     table = RichTable(title=kind)
     for name in shown:
-        table.add_column(str(name), justify="right" if shown[name].dtype.kind in "fi" else "left")
+        table.add_column(str(name), overflow="fold")
     for row in shown.itertuples(index=False):
         table.add_row(
             *(

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ TIMEOUT_MIN = {"slurm": 60 * 24, "local": 60 * 24 * 365}
 def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> None:
     """Run or submit every job that is not finished; print where each one is.
 
-    Slurm gets all jobs before any is followed; this machine runs one after the other.
+    Slurm gets several jobs as one array before any is followed; this machine runs one after the
+    other.
 
     Raises:
         UserError: if a folder holds another run, Slurm refused a job, or one that was waited
@@ -40,22 +41,33 @@ def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> No
     if cluster == "debug" and processes(resources) > 1 and (fresh or len(todo) > 1):
         raise UserError(
             "under torchrun or srun a command starts one run, and not with --fresh; give one "
-            "value of --lr, or use --cluster local or slurm."
+            "value of each option, or use --cluster local or slurm."
         )
-    submitted = []
+    if cluster == "slurm":
+        _launch_on_slurm(todo, resources, fresh)
+        return
     for job in todo:
         print(f"run folder: {job.folder}", flush=True)
         with runs.set_aside(job.folder, fresh):
             if cluster == "debug":
                 job()
                 continue
-            handle = _submit(job, resources, cluster)
+            (handle,) = _submit([job], resources, cluster)
         print(f"{cluster} job {handle.job_id}", flush=True)
-        if cluster == "local":
-            follow(handle, job, cancel=True)
-        submitted.append((handle, job))
-    if cluster == "slurm" and resources.wait:
-        for handle, job in submitted:
+        follow(handle, job, cancel=True)
+
+
+def _launch_on_slurm(todo: Sequence[Job], resources: Resources, fresh: bool) -> None:
+    if not todo:
+        return
+    with ExitStack() as stack:
+        for job in todo:
+            stack.enter_context(runs.set_aside(job.folder, fresh))
+        handles = _submit(todo, resources, "slurm")
+    for handle, job in zip(handles, todo, strict=True):
+        print(f"slurm job {handle.job_id}, run folder: {job.folder}", flush=True)
+    if resources.wait:
+        for handle, job in zip(handles, todo, strict=True):
             follow(handle, job, cancel=False)
 
 
@@ -69,16 +81,40 @@ def _is_done(job: Job, cluster: str) -> bool:
     return True
 
 
-def _submit(job: Job, resources: Resources, cluster: str) -> Any:
-    new = not job.folder.exists()
+def _submit(jobs: Sequence[Job], resources: Resources, cluster: str) -> list[Any]:
+    """Submit one job, or several as one array; their handles."""
+    executor, folder = _executor(jobs, resources, cluster)
+    new = [path for path in (folder, *(job.folder for job in jobs)) if not path.exists()]
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    try:
+        with _job_environment():
+            if len(jobs) == 1:
+                return [executor.submit(jobs[0])]
+            with executor.batch():
+                return [executor.submit(job) for job in jobs]
+    except submitit.core.utils.FailedJobError as error:
+        for path in new:
+            runs.delete(path)
+        raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
+
+
+def _executor(
+    jobs: Sequence[Job], resources: Resources, cluster: str
+) -> tuple[submitit.AutoExecutor, Path]:
+    """What submits the jobs, and the folder for its own files: a job's, or one of the array's."""
+    name = jobs[0].folder.name
+    folder = jobs[0].folder / "submitit"
+    if len(jobs) > 1:
+        name = f"{name}-and-{len(jobs) - 1}-more"
+        folder = jobs[0].output_dir / "runs" / "arrays" / name
     executor = submitit.AutoExecutor(
-        folder=job.folder / "submitit" / "%j",
+        folder=folder / "%j",
         cluster=cluster,
         # A run may meet its time limit as often as it needs: it resumes from its folder.
         **({"slurm_max_num_timeout": 1000} if cluster == "slurm" else {}),
     )
     executor.update_parameters(
-        name=job.folder.name,
+        name=name,
         nodes=resources.nodes,
         tasks_per_node=tasks_per_node(resources),
         gpus_per_node=gpus_per_node(resources),
@@ -95,14 +131,7 @@ def _submit(job: Job, resources: Resources, cluster: str) -> Any:
             executor.update_parameters(slurm_partition=resources.partition)
     elif gpus_per_node(resources):
         executor.update_parameters(local_visible_gpus=visible_gpus(gpus_per_node(resources)))
-    logging.getLogger("submitit").setLevel(logging.ERROR)
-    try:
-        with _job_environment():
-            return executor.submit(job)
-    except submitit.core.utils.FailedJobError as error:
-        if new:
-            runs.delete(job.folder)
-        raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
+    return executor, folder
 
 
 @contextmanager

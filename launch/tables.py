@@ -10,6 +10,28 @@ from common import runs
 from common.files import atomic_write
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+ORIGIN = ("method", "norm", "pretrain_epochs")
+CLASSIFIER = (
+    "weight_decay",
+    "batch_size",
+    "epochs",
+    "image_size",
+    "seed",
+    "top1",
+    "top1_low",
+    "top1_high",
+    "top5",
+    "images_train",
+    "images_val",
+    "unreadable_images",
+    "wall_time_s",
+    "weights_sha256",
+    "demo",
+    "git_commit",
+    "versions",
+    "device",
+    "run",
+)
 
 
 @dataclass(frozen=True)
@@ -30,9 +52,7 @@ TABLES = (
         "transfer",
         (
             "config",
-            "method",
-            "norm",
-            "pretrain_epochs",
+            *ORIGIN,
             "lr",
             "low_lr",
             "batch_size",
@@ -48,6 +68,19 @@ TABLES = (
             "versions",
             "device",
             "run",
+        ),
+    ),
+    Table("linear", (*ORIGIN, "architecture", "lr", *CLASSIFIER)),
+    Table(
+        "semi",
+        (
+            *ORIGIN,
+            "architecture",
+            "percent",
+            "subset",
+            "backbone_lr",
+            "head_lr",
+            *CLASSIFIER,
         ),
     ),
 )

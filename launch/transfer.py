@@ -3,6 +3,7 @@
 ``python launch/transfer.py --config det_configs/coco_R_50_FPN_1x_infomin.yaml --lr 2e-4``
 """
 
+import itertools
 import math
 import re
 import sys
@@ -17,7 +18,7 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 
 from common.distributed import check_divides
 from common.errors import UserError, command
-from detection.config import LOW_LR, TransferConfig, read_config
+from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
 from detection.evaluation import check_evaluators
 from detection.train import transfer
@@ -37,26 +38,33 @@ NAMES = ("--config", "--weights", "--label", "--name", "--output-dir", "--partit
 
 @dataclass(frozen=True)
 class Command:
-    """Fine-tune a detector from self-supervised weights and write a row of results/transfer.csv.
+    """Fine-tune from self-supervised weights and write rows of the results tables.
 
-    Trailing KEY VALUE pairs override the Detectron2 config, as in Detectron2's own tools.
+    Several configs, weights, learning rates or seeds make a run of each combination; on Slurm, all
+    of them are one job array. Trailing KEY VALUE pairs override the Detectron2 config, as in
+    Detectron2's own tools.
 
     Attributes:
-        config: A file of det_configs/, or any Detectron2 YAML.
-        weights: A checkpoint, Detectron2 weights (.pkl), or "none" for a random start. Default:
+        config: Files of det_configs/, or any Detectron2 YAML.
+        weights: Checkpoints, Detectron2 weights (.pkl), or "none" for a random start. Default:
             the config's own MODEL.WEIGHTS; where that is a placeholder, the newest finished
             pre-training run.
-        lr: SOLVER.BASE_LR, literally; several values make several runs. Default: the config's.
+        lr: SOLVER.BASE_LR for the config's own batch, literally. Default: the config's.
+        batch_size: Images per iteration over all processes. Another than the config's scales
+            learning rate, iterations and steps by Detectron2's linear rule.
+        seed: Seed of heads, order and augmentation.
+        seeds: How many seeds, counted from --seed.
         label: Name of the pre-training method in the results table, where the checkpoint does
             not tell.
-        seed: Seed of heads, order and augmentation.
     """
 
-    config: Path
-    weights: str | None = None
+    config: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML [YAML ...]")]
+    weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
     lr: Annotated[tuple[float, ...], tyro.conf.arg(metavar="LR [LR ...]")] = ()
-    label: str | None = None
+    batch_size: int | None = None
     seed: int = 0
+    seeds: int = 1
+    label: str | None = None
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=Resources)
 
@@ -73,57 +81,112 @@ def split_overrides(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
 def run(arguments: list[str] | None = None) -> list[Path]:
     """Check the command line, submit or run the jobs, and return their run folders."""
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
-    options = parse(Command, "launch/transfer.py", words)
-    output_dir = options.run.output_dir.resolve()
-    path = str(options.config.resolve())
-    source = find_weights(options.weights, path, options.label, output_dir)
-    configs = [
-        TransferConfig(path, source.weights, lr, options.seed, overrides, device(options.resources))
-        for lr in options.lr or (None,)
-    ]
-    _check(configs, source, options)
-    jobs = [
-        Job(
-            transfer,
-            config,
-            options.run.folder("transfer", config.run_name()),
-            output_dir,
-            config.detectron2().SOLVER.MAX_ITER,
-        )
-        for config in configs
-    ]
-    source.write()
-    print(source.description, flush=True)
+    return start(parse(Command, "launch/transfer.py", words), overrides)
+
+
+def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
+    """Check everything, submit or run the jobs, and return their run folders.
+
+    Raises:
+        UserError: for whatever is wrong; then nothing was written.
+    """
+    members = plan(options, overrides)
+    jobs = [member.job(options.run) for member in members]
+    for source in {member.source.weights: member.source for member in members}.values():
+        source.write()
+        print(source.description, flush=True)
     launch(jobs, options.resources, options.run.fresh)
     return [job.folder for job in jobs]
 
 
-def _check(configs: list[TransferConfig], source: Source, options: Command) -> None:
-    """Everything that can be wrong before a job starts."""
-    if options.run.name and len(configs) > 1:
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep.
+
+    Attributes:
+        config: what the job is told.
+        source: the weights that it starts from.
+    """
+
+    config: TransferConfig
+    source: Source
+
+    def job(self, run: RunOptions) -> Job:
+        """The run as a job."""
+        cfg = self.config.detectron2()
+        folder = run.folder("transfer", self.config.run_name())
+        return Job(transfer, self.config, folder, run.output_dir.resolve(), cfg.SOLVER.MAX_ITER)
+
+
+def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
+    """The runs that a command line means, checked: everything that can be wrong before a job.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if options.seed < 0 or options.seeds < 1:
+        name, value, least = ("seed", options.seed, 0) if options.seed < 0 else (
+            "seeds", options.seeds, 1
+        )  # fmt: skip
+        raise UserError(f"--{name} {value}: must be at least {least}.")
+    if options.label and len(options.weights) > 1:
         raise UserError(
-            f"--name {options.run.name} is one folder, but --lr has {len(configs)} "
-            "values; leave one of them out."
+            f"--label {options.label} is one name for {len(options.weights)} --weights; start a "
+            "command for each."
         )
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: must be at least 0.")
-    count = processes(options.resources)
-    for config in configs:
-        cfg = config.detectron2()
-        source.check_fits(cfg)
-        require_datasets(cfg)
-        check_evaluators(cfg)
-        if not 0 < cfg.SOLVER.BASE_LR < math.inf:
-            raise UserError(f"--lr {cfg.SOLVER.BASE_LR:g}: must be more than 0.")
-        check_divides("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, count)
-        if config.low_lr():
-            own = read_config(config.config).SOLVER.BASE_LR
-            print(
-                f"warning: lr {cfg.SOLVER.BASE_LR:g} is under {LOW_LR:g} times "
-                f"{config.config_name}'s own {own:g}; the run goes on with it and its row is "
-                "marked low_lr (README, 'The learning rate 2e-4')",
-                flush=True,
+    members = []
+    for path, wanted in itertools.product(options.config, options.weights or (None,)):
+        yaml = str(path.resolve())
+        source = find_weights(wanted, yaml, options.label, options.run.output_dir.resolve())
+        for lr, seed in itertools.product(options.lr or (None,), range(options.seeds)):
+            config = TransferConfig(
+                yaml,
+                source.weights,
+                lr,
+                options.seed + seed,
+                overrides,
+                device(options.resources),
+                options.batch_size,
             )
+            members.append(Member(config, source))
+    if options.run.name and len(members) > 1:
+        raise UserError(
+            f"--name {options.run.name} is one folder, but these are {len(members)} runs; leave "
+            "it out."
+        )
+    count = processes(options.resources)
+    for member in members:
+        _check(member, count)
+    return members
+
+
+def _check(member: Member, count: int) -> None:
+    """One run, in ``count`` processes; prints what it will do where that is not plain."""
+    config = member.config
+    cfg = config.detectron2()
+    solver = cfg.SOLVER
+    member.source.check_fits(cfg)
+    require_datasets(cfg)
+    check_evaluators(cfg)
+    if not 0 < solver.BASE_LR < math.inf:
+        raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
+    key = "--batch-size" if config.batch_size else "SOLVER.IMS_PER_BATCH"
+    check_divides(key, solver.IMS_PER_BATCH, count)
+    print(
+        f"{config.config_name}, seed {config.seed}: {solver.MAX_ITER} iterations of "
+        f"{solver.IMS_PER_BATCH} images ({solver.IMS_PER_BATCH // count} on each of {count} "
+        f"processes, {solver.IMS_PER_BATCH} in a synchronised BatchNorm), lr {solver.BASE_LR:g}, "
+        f"steps {', '.join(map(str, solver.STEPS))}"
+        f"{', scaled from the batch of the config' * config.scaled()}",
+        flush=True,
+    )
+    if config.low_lr():
+        print(
+            f"warning: lr {solver.BASE_LR:g} is under {LOW_LR:g} times "
+            f"{config.config_name}'s own {config.own_lr():g}; the run goes on with it and its row "
+            "is marked low_lr (README, 'The learning rate 2e-4')",
+            flush=True,
+        )
 
 
 @command

@@ -6,14 +6,15 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
-from common import runs
+from common import backbones
 from common.errors import UserError
 from common.files import sha256
 from detection import convert
 from detection.config import PLACEHOLDER, Weights, read_config
 from detection.pickles import read_architecture
+from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
 
-NONE = "none"
+SUPERVISED = "detectron2://ImageNetPretrained/"  # Detectron2's own, of ImageNet's labels
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Source:
     weights: Weights
     description: str
     architecture: str = ""
-    backbone: convert.Backbone | None = None
+    backbone: backbones.Backbone | None = None
 
     def write(self) -> None:
         """Write the converted weights, once for all jobs that start from them."""
@@ -47,7 +48,7 @@ class Source:
         if not self.architecture:
             return
         wanted = (
-            ("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, convert.depth_of(self.architecture)),
+            ("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, backbones.depth_of(self.architecture)),
             ("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB"),
             ("MODEL.RESNETS.STRIDE_IN_1X1", cfg.MODEL.RESNETS.STRIDE_IN_1X1, False),
         )
@@ -77,34 +78,29 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         cfg = read_config(config)
         wanted = cfg.MODEL.WEIGHTS or NONE
         if wanted == PLACEHOLDER:
-            wanted = str(_newest_pretraining(output_dir, cfg.MODEL.RESNETS.DEPTH))
+            wanted = str(newest_pretraining(output_dir, f"resnet{cfg.MODEL.RESNETS.DEPTH}"))
             found_how = " (the newest finished pre-training run)"
     if wanted == NONE:
         return Source(Weights(method=label or "random"), "weights: none, random initialisation")
     path = _local(wanted)
-    digest = sha256(path)
-    description = f"weights: {wanted}{found_how}, sha256 {digest[:8]}"
     if path.suffix == ".pkl":
-        weights = Weights(str(path), digest, label or path.stem)
-        note = f"{description}, Detectron2's format, used as it is"
-        return Source(weights, note, read_architecture(path))
-    backbone = convert.read_backbone(path)
-    if not (label or backbone.method):
-        raise UserError(
-            f"{wanted} does not tell which method trained it; add --label METHOD for "
-            "the results table."
-        )
+        digest = sha256(path)
+        note = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, Detectron2's format"
+        supervised = "supervised" if wanted.startswith(SUPERVISED) else path.stem
+        weights = Weights(str(path), digest, label or supervised)
+        return Source(weights, f"{note}, used as it is", read_architecture(path))
+    found = read_checkpoint(wanted, path, label)
+    backbone, digest = found.backbone, found.sha256
     weights = Weights(
         str((output_dir / "runs" / "weights" / f"{digest[:16]}.pkl").resolve()),
         digest,
-        label or backbone.method,
+        found.method,
         backbone.norm,
         backbone.epochs,
     )
     return Source(
         weights,
-        f"{description}, {backbone.format}, {backbone.architecture}, "
-        f"{len(backbone.tensors)} backbone tensors",
+        f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {found.description}",
         backbone.architecture,
         backbone,
     )
@@ -119,20 +115,4 @@ def _local(wanted: str) -> Path:
             raise UserError(
                 f"--weights {wanted} could not be fetched ({error}); download it and give its path."
             ) from error
-    path = Path(wanted).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"--weights {wanted}: no such file; give a checkpoint, or 'none' for a "
-            "random initialisation."
-        )
-    return path.resolve()
-
-
-def _newest_pretraining(output_dir: Path, depth: int) -> Path:
-    for folder, metrics in reversed(runs.finished_runs(output_dir, "pretrain")):
-        if not metrics["demo"] and metrics["backbone"] == f"resnet{depth}":
-            return folder / str(metrics["checkpoint"])
-    raise UserError(
-        f"no finished ResNet-{depth} pre-training run in {output_dir / 'runs'}; give "
-        "--weights CHECKPOINT, or 'none' for a random initialisation."
-    )
+    return local_file(wanted)

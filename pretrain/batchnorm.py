@@ -7,17 +7,17 @@ from torch import Tensor, nn
 
 
 def norm_class(norm: str, dim: int) -> type[nn.Module]:
-    """The norm layer of a network: ``eman`` uses plain BatchNorm, ``syncbn`` a synchronised one.
+    """The norm layer of a network: synchronised for ``syncbn``, otherwise plain BatchNorm.
 
     Args:
-        norm: ``eman`` or ``syncbn``.
+        norm: ``eman``, ``shufflebn`` or ``syncbn``.
         dim: 1 for inputs (b, c, n), 2 for inputs (b, c, h, w).
     """
     if norm == "syncbn":
         return nn.SyncBatchNorm
-    if norm == "eman":
+    if norm in ("eman", "shufflebn"):
         return nn.BatchNorm1d if dim == 1 else nn.BatchNorm2d
-    raise ValueError(f"norm is 'eman' or 'syncbn', not {norm!r}")
+    raise ValueError(f"norm is 'eman', 'shufflebn' or 'syncbn', not {norm!r}")
 
 
 class GlooBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -9,10 +9,12 @@ import torchvision
 
 from common.errors import UserError
 from common.runs import short_hash
-from pretrain.data import DEMO, locate
-from pretrain.recipes import pick
+from pretrain import methods
+from pretrain.data import DEMO
+from pretrain.data.locate import locate
+from pretrain.method import Method
+from pretrain.recipes import Norm
 
-METHOD = "lewel_b"
 _COUNTS = (
     "epochs",
     "batch_size",
@@ -21,9 +23,11 @@ _COUNTS = (
     "hidden_dim",
     "neck_layers",
     "heads",
+    "queue_size",
     "log_every",
 )
-_HOW = {"identity": False}  # how a run is computed, not which run it is
+_HOW = {"identity": False}  # how a run is computed or watched, not which run it is
+_OF_SOME = {"of_some_methods": True}
 
 
 def _option(field_name: str) -> str:
@@ -32,12 +36,16 @@ def _option(field_name: str) -> str:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """LEWEL_B pre-training. What is left out comes from the published recipe.
+    """A pre-training run. What is left out comes from the method's published recipe.
 
     Attributes:
-        data: Folder with train/<class>/<image> in it, or "demo" for the embedded set. Default:
+        method: lewel_b, byol, lewel_m or moco_v2.
+        data: Folder with train/<class>/<image> in it, WebDataset shards (a folder of .tar files
+            or a pattern such as train-{000..146}.tar), or "demo" for the embedded set. Default:
             the environment variable IMAGENET_DIR.
-        norm: eman (BN, and a target with averaged statistics) or syncbn.
+        val_data: Validation images for the kNN monitor, likewise. Default: val/ beside train/.
+        norm: eman (BN, and a target with averaged statistics), syncbn, or for methods with a
+            queue shufflebn. Default: the method's own.
         epochs: Epochs of pre-training.
         batch_size: Images per step over all processes; the recipe's if left out.
         lr: Peak learning rate for that batch. The recipe's, scaled with the batch, if left out.
@@ -47,21 +55,29 @@ class PretrainConfig:
             epochs where that is less and the number of epochs is not a published one.
         backbone: A torchvision ResNet.
         image_size: Side of the views in pixels.
-        proj_dim: Dimension of the embeddings.
+        proj_dim: Dimension of the embeddings; the method's if left out, as all that follow.
         hidden_dim: Width of the neck's and the predictors' MLPs.
         neck_layers: Layers of these MLPs.
-        heads: Groups of features and alignment maps.
-        scale: Temperature of the alignment maps.
-        loss_weight: Weight of the global branch; the aligned one has the rest.
+        heads: LEWEL: groups of features and alignment maps.
+        scale: LEWEL: temperature of the alignment maps.
+        loss_weight: LEWEL: weight of the global branch; the aligned one has the rest.
+        queue_size: MoCo and LEWEL_M: negatives.
+        temperature: MoCo and LEWEL_M: of InfoNCE.
         seed: Seed of weights, order and views.
         workers: Data-loader processes of each process.
         amp: Mixed precision: auto is bf16 where the GPU has it, else fp16; off on CPUs.
         device: auto (GPUs where there are), cpu or cuda.
         log_every: Steps between two lines of metrics.jsonl.
+        checkpoint_min: Minutes between checkpoints inside an epoch; each epoch ends with one.
+        knn_every: Epochs between kNN evaluations of the backbone, and before the first and after
+            the last; 0 for none.
+        knn_images: Training images in the kNN's memory, equally many of each class.
     """
 
+    method: str = "lewel_b"
     data: str | None = None
-    norm: Literal["eman", "syncbn"] = "eman"
+    val_data: str | None = field(default=None, metadata=_HOW)
+    norm: Norm | None = None
     epochs: int = 200
     batch_size: int | None = None
     lr: float | None = None
@@ -70,51 +86,82 @@ class PretrainConfig:
     warmup_epochs: float | None = None
     backbone: str = "resnet50"
     image_size: int = 224
-    proj_dim: int = 256
-    hidden_dim: int = 4096
-    neck_layers: int = 2
-    heads: int = 4
-    scale: float = 1.0
-    loss_weight: float = 0.5
+    proj_dim: int | None = field(default=None, metadata=_OF_SOME)
+    hidden_dim: int | None = field(default=None, metadata=_OF_SOME)
+    neck_layers: int | None = field(default=None, metadata=_OF_SOME)
+    heads: int | None = field(default=None, metadata=_OF_SOME)
+    scale: float | None = field(default=None, metadata=_OF_SOME)
+    loss_weight: float | None = field(default=None, metadata=_OF_SOME)
+    queue_size: int | None = field(default=None, metadata=_OF_SOME)
+    temperature: float | None = field(default=None, metadata=_OF_SOME)
     seed: int = 0
     workers: int = field(default=8, metadata=_HOW)
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_HOW)
     log_every: int = field(default=10, metadata=_HOW)
+    checkpoint_min: float = field(default=15.0, metadata=_HOW)
+    knn_every: int = field(default=10, metadata=_HOW)
+    knn_images: int = field(default=50_000, metadata=_HOW)
 
     def resolve(self) -> "ResolvedConfig":
-        """The same with every field filled in from the recipe, and checked.
+        """The same with every field filled in from the method's recipe, and checked.
 
         Raises:
             UserError: naming the field that is wrong.
         """
-        self._check()
-        batch_size = self.batch_size or pick(self.norm, self.epochs).batch_size
-        missing = {k: v for k, v in self._published(batch_size).items() if getattr(self, k) is None}
-        data = DEMO if self.data == DEMO else str(locate(self.data))
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return ResolvedConfig(**fields | missing | {"data": data, "batch_size": batch_size})
+        method = methods.find(self.method)
+        norm = self.norm or method.recipes[0].norm
+        self._check_method(method, norm)
+        chosen = dataclasses.replace(self, norm=norm)
+        chosen._check_values()
+        recipe = method.recipe(norm, self.epochs)
+        batch_size = self.batch_size or recipe.batch_size
+        default = {"batch_size": batch_size} | chosen._defaults(batch_size)
+        fields = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)}
+        fields |= {k: v for k, v in default.items() if fields[k] is None}
+        fields["data"] = DEMO if self.data == DEMO else str(locate(self.data))
+        resolved = ResolvedConfig(**fields)
+        _check_sizes(resolved)
+        return resolved
 
-    def _published(self, batch_size: int) -> dict[str, Any]:
-        """What the recipe says of the fields that were left out."""
-        recipe = pick(self.norm, self.epochs)
+    def _defaults(self, batch_size: int) -> dict[str, Any]:
+        """What the method and its recipe say of fields that were left out; norm is chosen."""
+        method = methods.find(self.method)
+        assert self.norm is not None
+        recipe = method.recipe(self.norm, self.epochs)
         warmup = recipe.warmup_epochs
+        if self.epochs != recipe.epochs:
+            warmup = min(warmup, 0.1 * self.epochs)
         return {
             "lr": recipe.lr * batch_size / recipe.batch_size,
             "weight_decay": recipe.weight_decay,
             "base_momentum": recipe.base_momentum,
-            "warmup_epochs": warmup
-            if self.epochs == recipe.epochs
-            else min(warmup, 0.1 * self.epochs),
+            "warmup_epochs": warmup,
+            **dict.fromkeys(_of_some_methods(), 0),
+            **method.defaults,
         }
 
-    def _check(self) -> None:
-        at_least = {name: 1 for name in _COUNTS} | {"workers": 0, "seed": 0, "warmup_epochs": 0}
-        for name, least in (at_least | {"weight_decay": 0}).items():
+    def _check_method(self, method: Method, norm: str) -> None:
+        if norm not in method.archs:
+            raise UserError(
+                f"--norm {norm} does not go with --method {method.name}; choose "
+                f"{' or '.join(method.archs)}."
+            )
+        for name in _of_some_methods():
+            if name not in method.defaults and getattr(self, name) is not None:
+                raise UserError(f"--method {method.name} has no {_option(name)}; leave it out.")
+
+    def _check_values(self) -> None:
+        at_least: dict[str, float] = dict.fromkeys(_COUNTS, 1)
+        at_least |= dict.fromkeys(
+            ("workers", "seed", "warmup_epochs", "weight_decay", "knn_every"), 0
+        )
+        at_least["knn_images"] = 1
+        for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UserError(f"{_option(name)} {value}: must be at least {least}.")
-        for name in ("lr", "scale"):
+        for name in ("lr", "scale", "temperature", "checkpoint_min"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{_option(name)} {value}: must be more than 0.")
@@ -126,34 +173,49 @@ class PretrainConfig:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs:g} must be fewer than --epochs {self.epochs}."
             )
-        if self.proj_dim % self.heads or 512 % self.heads:
-            raise UserError(
-                f"--heads {self.heads} must divide --proj-dim {self.proj_dim} and the backbone's "
-                "features."
-            )
-        models = torchvision.models
-        resnets = [
-            name
-            for name in models.list_models(models)
-            if models.get_model_builder(name).__module__ == models.resnet.__name__
-        ]
-        if self.backbone not in resnets:
+        if self.backbone not in _resnets():
             raise UserError(
                 f"--backbone {self.backbone} is not a torchvision ResNet; choose one "
-                f"of {', '.join(sorted(resnets))}."
+                f"of {', '.join(_resnets())}."
             )
+
+
+def _of_some_methods() -> list[str]:
+    fields = dataclasses.fields(PretrainConfig)
+    return [f.name for f in fields if f.metadata.get("of_some_methods")]
+
+
+def _resnets() -> list[str]:
+    models = torchvision.models
+    return sorted(
+        name
+        for name in models.list_models(models)
+        if models.get_model_builder(name).__module__ == models.resnet.__name__
+    )
 
 
 @dataclass(frozen=True)
 class ResolvedConfig(PretrainConfig):
-    """A configuration with nothing left out; made by :meth:`PretrainConfig.resolve`."""
+    """A configuration with nothing left out; made by :meth:`PretrainConfig.resolve`.
+
+    Fields that the method does not have are 0.
+    """
 
     data: str = ""
+    norm: Norm = "eman"
     batch_size: int = 0
     lr: float = 0.0
     weight_decay: float = 0.0
     base_momentum: float = 0.0
     warmup_epochs: float = 0.0
+    proj_dim: int = 0
+    hidden_dim: int = 0
+    neck_layers: int = 0
+    heads: int = 0
+    scale: float = 0.0
+    loss_weight: float = 0.0
+    queue_size: int = 0
+    temperature: float = 0.0
 
     def identity(self) -> dict[str, Any]:
         """The fields that make it this run and not another."""
@@ -168,13 +230,21 @@ class ResolvedConfig(PretrainConfig):
 
         Fields at their default do not count, so that a new one leaves old names as they were.
         """
-        named = ("norm", "epochs", "batch_size", "lr", "seed", "backbone")
+        named = ("method", "norm", "epochs", "batch_size", "lr", "seed", "backbone")
         default = {f.name: f.default for f in dataclasses.fields(PretrainConfig)}
-        default |= self._published(self.batch_size)
+        default |= self._defaults(self.batch_size)
         chosen = {
             k: v for k, v in self.identity().items() if k not in named and v != default.get(k)
         }
         return (
-            f"{METHOD}-{self.norm}-{self.backbone}-e{self.epochs}-b{self.batch_size}"
+            f"{self.method}-{self.norm}-{self.backbone}-e{self.epochs}-b{self.batch_size}"
             f"-lr{self.lr:g}-s{self.seed}-{short_hash(chosen)}"
+        )
+
+
+def _check_sizes(config: ResolvedConfig) -> None:
+    if config.heads and (config.proj_dim % config.heads or 512 % config.heads):
+        raise UserError(
+            f"--heads {config.heads} must divide --proj-dim {config.proj_dim} and the backbone's "
+            "features."
         )

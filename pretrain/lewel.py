@@ -7,43 +7,13 @@ Normalization, CVPR 2021.
 """
 
 import copy
-from collections import OrderedDict
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
-from pretrain.batchnorm import norm_class
-from pretrain.schedules import target_momentum
-
-
-class MLP(nn.Module):
-    """``layers`` pointwise convolutions over positions, BatchNorm and ReLU between them.
-
-    (b, in_dim, n) -> (b, out_dim, n). Weights: Kaiming normal, fan out.
-    """
-
-    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, layers: int, norm: str) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = []
-        for _ in range(layers - 1):
-            blocks += [
-                nn.Conv1d(in_dim, hidden_dim, 1, bias=False),
-                norm_class(norm, 1)(hidden_dim),
-                nn.ReLU(inplace=True),
-            ]
-            in_dim = hidden_dim
-        blocks.append(nn.Conv1d(in_dim, out_dim, 1, bias=False))
-        self.mlp = nn.Sequential(*blocks)
-        for module in blocks:
-            if isinstance(module, nn.Conv1d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, in_dim, n) -> (b, out_dim, n)."""
-        return self.mlp(x)
+from pretrain.networks import MLP, resnet_trunk
+from pretrain.selfsupervised import SelfSupervised, cosine_distance
 
 
 class Neck(nn.Module):
@@ -94,17 +64,15 @@ class Encoder(nn.Module):
         scale: float,
     ) -> None:
         super().__init__()
-        resnet = torchvision.models.get_model(backbone, norm_layer=norm_class(norm, 2))
-        trunk = [(name, m) for name, m in resnet.named_children() if name not in ("avgpool", "fc")]
-        self.backbone = nn.Sequential(OrderedDict(trunk))
-        self.neck = Neck(resnet.fc.in_features, hidden_dim, dim, layers, heads, scale, norm)
+        self.backbone, channels = resnet_trunk(backbone, norm)
+        self.neck = Neck(channels, hidden_dim, dim, layers, heads, scale, norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (b, 3, h, w) -> z (b, dim, 1) and aligned (b, dim, dim / heads)."""
         return self.neck(self.backbone(x))
 
 
-class LEWEL(nn.Module):
+class LEWEL(SelfSupervised):
     """Online network with predictors, and a target network that follows it by EMA.
 
     Args:
@@ -136,71 +104,34 @@ class LEWEL(nn.Module):
         loss_weight: float = 0.5,
         base_momentum: float = 0.98,
     ) -> None:
-        super().__init__()
-        self.norm, self.loss_weight, self.base_momentum = norm, loss_weight, base_momentum
+        super().__init__(norm, base_momentum)
+        self.loss_weight = loss_weight
         self.online_net = Encoder(backbone, norm, hidden_dim, proj_dim, neck_layers, heads, scale)
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
         self.predictor = MLP(proj_dim, hidden_dim, proj_dim, neck_layers, norm)
         self.predictor_obj = MLP(proj_dim, hidden_dim, proj_dim, neck_layers, norm)
-        self.branch_losses: dict[str, Tensor] = {}
         self.train()
-
-    def train(self, mode: bool = True) -> "LEWEL":
-        """Set train or eval mode; an EMAN target always stays in eval mode."""
-        super().train(mode)
-        if self.norm == "eman":
-            self.target_net.eval()
-        return self
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """The symmetric loss of two views, each (b, 3, h, w); a scalar.
 
-        ``branch_losses`` then holds the two branches' shares of it, unweighted and detached.
+        ``branch_losses`` then holds the two branches' losses.
         """
-        online1, online2 = self._predict(view1), self._predict(view2)
+        z1, aligned1 = self.online_net(view1)
+        z2, aligned2 = self.online_net(view2)
         with torch.no_grad():
             target1, target2 = self.target_net(view1), self.target_net(view2)
-        global_loss = _distance(online1[0], target2[0]) + _distance(online2[0], target1[0])
-        aligned_loss = _distance(online1[1], target2[1]) + _distance(online2[1], target1[1])
+        global1, global2 = self.predictor(z1), self.predictor(z2)
+        local1, local2 = self.predictor_obj(aligned1), self.predictor_obj(aligned2)
+        global_loss = cosine_distance(global1, target2[0]) + cosine_distance(global2, target1[0])
+        aligned_loss = cosine_distance(local1, target2[1]) + cosine_distance(local2, target1[1])
+        self.embedding = z1.detach().flatten(1)
         self.branch_losses = {
             "loss_global": global_loss.detach(),
             "loss_aligned": aligned_loss.detach(),
         }
         return self.loss_weight * global_loss + (1 - self.loss_weight) * aligned_loss
 
-    def _predict(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        z, aligned = self.online_net(view)
-        return self.predictor(z), self.predictor_obj(aligned)
-
-    @torch.no_grad()
-    def update_target(self, step: int, total_steps: int) -> float:
-        """Move the target towards the online network; call after the optimizer's step.
-
-        Args:
-            step: the step just taken, counted from 0.
-            total_steps: steps of the whole training.
-
-        Returns:
-            The momentum used.
-        """
-        momentum = target_momentum(step, total_steps, self.base_momentum)
-        for online, target in self._followed():
-            if target.is_floating_point():
-                target.lerp_(online, 1 - momentum)
-            else:  # num_batches_tracked
-                target.copy_(online)
-        return momentum
-
-    def _followed(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(self.online_net.parameters(), self.target_net.parameters(), strict=True)
-        if self.norm == "eman":
-            yield from zip(self.online_net.buffers(), self.target_net.buffers(), strict=True)
-
-
-def _distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """2 - 2 cos of vectors (b, dim, n) along dim, averaged over the b * n vectors."""
-    exact = torch.promote_types(prediction.dtype, torch.float32)  # never in half precision
-    with torch.autocast(prediction.device.type, enabled=False):
-        prediction = F.normalize(prediction.to(exact), dim=1)
-        target = F.normalize(target.to(exact), dim=1)
-        return 2 - 2 * torch.einsum("bdn,bdn->bn", prediction, target).mean()
+    def networks(self) -> tuple[Encoder, Encoder]:
+        """The online and the target network."""
+        return self.online_net, self.target_net

@@ -1,24 +1,27 @@
-"""Published LEWEL recipes, picked by norm and number of epochs."""
+"""Hyper-parameters that belong together, and where they come from."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Norm = Literal["eman", "syncbn", "shufflebn"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters that were published together.
+    """Hyper-parameters of a method for a number of epochs.
 
     Attributes:
-        norm: ``eman`` or ``syncbn``.
+        norm: BatchNorm with an EMAN target, synchronised, or over shuffled images.
         epochs: epochs of pre-training.
         batch_size: images per step over all processes.
         lr: peak learning rate for that batch.
-        weight_decay: weight decay of the parameters that LARS adapts.
+        weight_decay: weight decay.
         base_momentum: momentum of the target at the first step.
         warmup_epochs: epochs of linear warm-up.
-        source: where it was published.
+        source: where it was published, or why we chose it.
     """
 
-    norm: str
+    norm: Norm
     epochs: int
     batch_size: int
     lr: float
@@ -26,15 +29,3 @@ class Recipe:
     base_momentum: float
     warmup_epochs: float
     source: str
-
-
-RECIPES = (
-    Recipe("eman", 100, 1024, 3.6, 1e-6, 0.98, 10, "LEWEL's published log of 100 epochs"),
-    Recipe("eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, "LEWEL's release script"),
-    Recipe("syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10, "LEWEL's release script"),
-)
-
-
-def pick(norm: str, epochs: int) -> Recipe:
-    """The recipe of ``norm`` whose epochs are nearest to ``epochs``."""
-    return min((r for r in RECIPES if r.norm == norm), key=lambda r: abs(r.epochs - epochs))

@@ -1,55 +1,102 @@
 """What a pre-training run tells while it runs."""
 
 import logging
+import resource
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from common.distributed import World
 from common.metrics import MetricsLog
 
 log = logging.getLogger("pretrain")
+T = TypeVar("T")
 
 
 class Reporter:
-    """metrics.jsonl, TensorBoard and log lines, of the main process only."""
+    """metrics.jsonl, TensorBoard and log lines, of the main process only.
 
-    def __init__(self, folder: Path, step: int, world: World) -> None:
-        self.active = world.is_main
-        if self.active:
+    Args:
+        folder: the run folder.
+        step: the step that comes next.
+        total_steps: steps of the whole training.
+        batch_size: images per step over all processes.
+        world: this process.
+    """
+
+    def __init__(
+        self, folder: Path, step: int, total_steps: int, batch_size: int, world: World
+    ) -> None:
+        self.world, self.total_steps, self.batch_size = world, total_steps, batch_size
+        self._waited = 0.0
+        self._last = step - 1, time.monotonic()
+        if world.is_main:
             self.lines = MetricsLog(folder / "metrics.jsonl", step)
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-            self.last = step - 1, time.monotonic()
 
-    def write(self, step: int, row: dict[str, Any], batch_size: int) -> None:
-        """One line about a step, with the images per second since the line before."""
-        if self.active:
-            now = time.monotonic()
-            images = batch_size * (step - self.last[0])
-            row |= {"images_per_s": round(images / (now - self.last[1]), 2)}
-            self.last = step, now
-            self.lines.write(row)
-            for name, value in row.items():
-                if name not in ("step", "epoch"):
-                    self.board.add_scalar(name, value, step)
-            log.info(
-                "epoch %d step %d: %s",
-                row["epoch"],
-                step,
-                "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch")),
-            )
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, and a count of the time that the training waits for them."""
+        iterator = iter(batches)
+        while True:
+            started = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - started
+            yield batch
 
-    def epoch(self, epoch: int, epochs: int, step: int, mean_loss: float) -> None:
-        """One line about a whole epoch."""
-        if self.active:
-            self.lines.write({"step": step, "epoch": epoch - 1, "epoch_loss": mean_loss})
-            self.board.add_scalar("epoch_loss", mean_loss, step)
-            log.info("epoch %d of %d done: mean loss %.4f", epoch, epochs, mean_loss)
+    def pause(self) -> None:
+        """Forget the time since the last line: what came in between was no training."""
+        self._last = self._last[0], time.monotonic()
+        self._waited = 0.0
+
+    def write(self, row: dict[str, Any]) -> None:
+        """A line about a step: ``row``, and how fast the steps since the line before were."""
+        if self.world.is_main:
+            row = row | self._speed(row["step"])
+            self._write(row)
+            words = (f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch"))
+            log.info("epoch %d step %d: %s", row["epoch"], row["step"], "  ".join(words))
+
+    def _speed(self, step: int) -> dict[str, float]:
+        last, then = self._last
+        seconds = time.monotonic() - then
+        speed = {
+            "images_per_s": round(self.batch_size * (step - last) / seconds, 2),
+            "data_wait": round(self._waited / seconds, 3),  # share of the time
+            "memory_gib": round(_memory(self.world.device) / 2**30, 2),
+            "eta_s": round((self.total_steps - step - 1) * seconds / (step - last)),
+        }
+        self._last, self._waited = (step, time.monotonic()), 0.0
+        return speed
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        """A line about an epoch or an evaluation; ``step`` is the last one before it."""
+        if self.world.is_main:
+            self._write(row)
+            words = (f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch"))
+            log.info("after epoch %d: %s", row["epoch"] + 1, "  ".join(words))
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.lines.write(row)
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                self.board.add_scalar(name, value, max(row["step"], 0))
 
     def close(self) -> None:
         """Close the files."""
-        if self.active:
+        if self.world.is_main:
             self.lines.close()
             self.board.close()
+
+
+def _memory(device: torch.device) -> int:
+    """The most bytes that this process has had on its GPU, or in main memory without one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

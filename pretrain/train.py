@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch import Tensor
 from tqdm import tqdm
 
 from common import distributed, runs
@@ -20,34 +18,35 @@ from common.errors import UserError
 from common.files import write_json
 from common.logs import keep_bar_below, setup_logging
 from common.provenance import device_name, git_commit, versions
-from pretrain import checkpoint
-from pretrain.batchnorm import replace_sync_batchnorm
-from pretrain.config import METHOD, ResolvedConfig
-from pretrain.data import DEMO, StepBatches, TwoViewDataset, check_enough, locate
-from pretrain.lewel import LEWEL
-from pretrain.optimizer import LARS, parameter_groups
-from pretrain.precision import autocast_dtype, make_scaler, optimizer_step
+from pretrain import checkpoint, methods
+from pretrain.augment import RandomViews
+from pretrain.config import ResolvedConfig
+from pretrain.data import DEMO, StepBatches, check_enough, open_images, open_validation
+from pretrain.evaluation.knn import KnnMonitor
+from pretrain.learner import Learner
+from pretrain.progress import Progress, Totals, of_all_processes
 from pretrain.report import Reporter
 from pretrain.schedules import learning_rate
+from pretrain.selfsupervised import embedding_std
 
 log = logging.getLogger("pretrain")
 
 
 def pretrain(config: ResolvedConfig, folder: Path) -> dict[str, Any]:
-    """Train to the last epoch, from the folder's checkpoint if it has one.
+    """Train to the last epoch, from the folder's newest checkpoint if it has one.
 
     Every process of the job calls this with the same arguments.
 
     Args:
         config: a resolved configuration.
-        folder: the run folder: log, checkpoint, metrics.
+        folder: the run folder: log, checkpoints, metrics.
 
     Returns:
         The final metrics, as written to ``metrics.json``.
 
     Raises:
         UserError: if the folder holds another run, the batch does not split over the processes,
-            or the data are too few.
+            the data are too few, or the loss is no longer finite.
     """
     runs.check_same(folder, config.identity())
     world = distributed.start(config.device)
@@ -67,115 +66,169 @@ class Training:
 
     def __init__(self, config: ResolvedConfig, folder: Path, world: World) -> None:
         self.config, self.folder, self.world = config, folder, world
-        torch.manual_seed(config.seed)
-        self.model = build_model(config).to(world.device)
-        if world.size > 1 and world.device.type == "cpu":
-            replace_sync_batchnorm(self.model)
-        self.optimizer = LARS(parameter_groups(self.model, config.weight_decay), lr=config.lr)
-        self.dtype = autocast_dtype(config.amp, world.device)
-        self.scaler = make_scaler(self.dtype)
-        self.progress = checkpoint.resume(folder, self.model, self.optimizer, self.scaler)
-        distributed.check_same_step(self.progress.step, world)
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
-        self.forward: nn.Module = self.model
-        if world.size > 1:
-            # An EMAN target follows the online network's buffers: rank 0's must be everybody's.
-            self.forward = DistributedDataParallel(
-                self.model,
-                broadcast_buffers=True,
-                device_ids=[world.device.index] if world.device.type == "cuda" else None,
-            )
-        self.loader, self.batches = _loader(config, world, self.progress.step)
+        self.method = methods.find(config.method)
+        torch.manual_seed(config.seed)
+        self.learner = Learner(self.method, config, world)
+        self.model = self.learner.model
+        self.progress, self.totals = Progress(), Totals(world)
+        self._resume()
+        self.source = open_images(config.data)
+        check_enough(len(self.source), config.data, config.batch_size)
+        distributed.check_divides("--batch-size", config.batch_size, world.size)
+        self.batches = StepBatches(
+            len(self.source),
+            config.batch_size,
+            config.epochs,
+            config.seed,
+            world.rank,
+            world.size,
+            self.progress.step,
+        )
+        self.knn = _knn_monitor(config, world, self.source)
+        self._saved_at = time.monotonic()
+        self._started = time.monotonic() - self.progress.seconds
+
+    def _resume(self) -> None:
+        state = checkpoint.load_newest(self.folder)
+        if state is not None:
+            self.progress = checkpoint.restore(state, self.learner)
+            if not self.totals.restore(state["ranks"]):
+                torch.manual_seed(self.config.seed + self.world.rank + self.progress.step)
+                log.warning(
+                    "%d processes go on where %d were: the run will not equal, to the bit, one "
+                    "that was not interrupted",
+                    self.world.size,
+                    len(state["ranks"]),
+                )
+        distributed.check_same_step(self.progress.step, self.world)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step; the final metrics."""
-        first = self.progress.step
-        if self.world.is_main:
-            _announce(self.config, self.world, self.batches, first)
-        reporter = Reporter(self.folder, first, self.world)
-        started = time.monotonic() - self.progress.seconds
-        epoch_loss = torch.zeros((), device=self.world.device)
-        unreadable = torch.zeros((), device=self.world.device)
-        bar = tqdm(
-            self.loader,
-            initial=first,
-            total=self.batches.total_steps,
-            unit="step",
-            disable=not (self.world.is_main and sys.stderr.isatty()),
-        )
+        first, batches, config = self.progress.step, self.batches, self.config
+        self._announce()
+        reporter = Reporter(self.folder, first, batches.total_steps, config.batch_size, self.world)
+        if first == 0:
+            self._evaluate(reporter, -1)
+        workers = min(config.workers, distributed.cpus_per_process(self.world))
+        views = RandomViews(self.method.views(config.image_size), config.seed)
+        pin = self.world.device.type == "cuda"
+        loader = reporter.timed(self.source.training_batches(views, batches, workers, pin))
+        hidden = not (self.world.is_main and sys.stderr.isatty())
+        bar = tqdm(loader, initial=first, total=batches.total_steps, unit="step", disable=hidden)
         with keep_bar_below():
-            for step, (view1, view2, skipped) in enumerate(bar, start=first):
-                loss, row = self.step(step, view1, view2)
-                epoch_loss += loss
-                unreadable += _warn_of_skipped(skipped)
-                epoch, position = divmod(step + 1, self.batches.steps_per_epoch)
-                if (step + 1) % self.config.log_every == 0 or position == 0:
-                    row |= self._losses(loss)
-                    reporter.write(step, row, self.config.batch_size)
-                    _stop_unless_finite(row, self.folder)
-                if position == 0:
-                    self.progress.step = step + 1
-                    self.progress.loss = (
-                        self._sum(epoch_loss) / self.world.size / (self.batches.steps_per_epoch)
-                    )
-                    self.progress.unreadable += round(self._sum(unreadable))
-                    self.progress.seconds = time.monotonic() - started
-                    epoch_loss.zero_()
-                    unreadable.zero_()
-                    reporter.epoch(epoch, self.config.epochs, step, self.progress.loss)
-                    self._save(epoch)
+            for step, batch in enumerate(bar, start=first):
+                loss, row = self.step(step, *batch.views)
+                _warn_of_skipped(batch.skipped)
+                self.totals.add(step, loss, len(batch.skipped))
+                ends = (step + 1) % batches.steps_per_epoch == 0
+                if (step + 1) % config.log_every == 0 or ends:
+                    due = self._log(reporter, row, loss)
+                    if ends:
+                        self._end_epoch(reporter, step)
+                    if ends or due:
+                        self._save(step + 1)
         reporter.close()
         return self._finish()
 
-    def step(
-        self, step: int, view1: torch.Tensor, view2: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
-        """One optimizer step on this process's share of the batch; loss and schedule values."""
-        config, device = self.config, self.world.device
-        view1, view2 = (v.to(device, non_blocking=True) for v in (view1, view2))
-        lr = learning_rate(
-            step, self.batches.steps_per_epoch, config.epochs, config.warmup_epochs, config.lr
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss = self.forward(view1, view2)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        row = {"step": step, "epoch": step // self.batches.steps_per_epoch, "lr": lr}
-        if optimizer_step(self.scaler, self.optimizer):
+    def step(self, step: int, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """One step on this process's share of the batch; its loss, and the schedules' values."""
+        config, per_epoch = self.config, self.batches.steps_per_epoch
+        lr = learning_rate(step, per_epoch, config.epochs, config.warmup_epochs, config.lr)
+        loss, taken = self.learner.step(view1, view2, lr)
+        row = {"step": step, "epoch": step // per_epoch, "lr": lr}
+        if taken:
             row["momentum"] = self.model.update_target(step, self.batches.total_steps)
-        return loss.detach(), row
+        return loss, row
 
-    def _losses(self, loss: torch.Tensor) -> dict[str, float]:
-        """Loss and its branches, averaged over the processes."""
+    def _log(self, reporter: Reporter, row: dict[str, Any], loss: Tensor) -> bool:
+        """A line with the processes' mean losses; whether a checkpoint is due by the clock.
+
+        Raises:
+            UserError: if a loss since the line before was not finite.
+        """
         named = {"loss": loss, **self.model.branch_losses}
-        return {name: self._sum(value) / self.world.size for name, value in named.items()}
-
-    def _sum(self, value: torch.Tensor) -> float:
-        """The sum over the processes of a scalar that each has its own of."""
-        total = value.double() if self.world.device.type == "cpu" else value.float().clone()
+        named["embedding_std"] = embedding_std(self.model.embedding)
+        waited = time.monotonic() - self._saved_at
+        due = self.world.is_main and waited >= 60 * self.config.checkpoint_min
+        flags = [self.totals.first_bad >= 0, torch.tensor(due, device=self.world.device)]
+        sums = torch.stack([value.double() for value in (*named.values(), *flags)])
         if dist.is_initialized():
-            dist.all_reduce(total)
-        return total.item()
+            dist.all_reduce(sums)
+        *means, bad, due_somewhere = sums.tolist()
+        if bad:
+            self._stop(row)
+        reporter.write(row | {k: v / self.world.size for k, v in zip(named, means, strict=True)})
+        return bool(due_somewhere) and self.source.resumes_within_epochs
 
-    def _save(self, epoch: int) -> None:
+    def _stop(self, row: dict[str, Any]) -> None:
+        bad = min(step for step in of_all_processes(self.totals.first_bad.item()) if step >= 0)
+        raise UserError(
+            f"the loss was not finite at step {bad}, lr {row['lr']:g}; the last good checkpoint "
+            f"is {checkpoint.newest_name(self.folder)} in {self.folder}; try a lower --lr."
+        )
+
+    def _end_epoch(self, reporter: Reporter, step: int) -> None:
+        epoch = step // self.batches.steps_per_epoch
+        loss, skipped = self.totals.close_epoch()
+        self.progress.loss = loss / self.world.size / self.batches.steps_per_epoch
+        self.progress.unreadable += skipped
+        reporter.evaluated({"step": step, "epoch": epoch, "epoch_loss": self.progress.loss})
+        self._evaluate(reporter, step)
+
+    def _evaluate(self, reporter: Reporter, step: int) -> None:
+        """kNN accuracy after ``step``, or before the first step if it is -1."""
+        done = (step + 1) // self.batches.steps_per_epoch
+        done = (step + 1) // self.batches.steps_per_epoch
+        every = self.config.knn_every
+        if self.knn and (done % every == 0 or done == self.config.epochs):
+            found = self.knn(self.model.backbone(), self.learner.dtype)
+            self.progress.best_knn = max(self.progress.best_knn, found["knn20_top1"])
+            reporter.evaluated({"step": step, "epoch": done - 1, **found})
+        reporter.pause()
+
+    def _save(self, steps: int) -> None:
+        self.progress.step = steps
+        self.progress.seconds = time.monotonic() - self._started
+        ranks = of_all_processes(self.totals.state())
         if self.world.is_main:
-            checkpoint.save(
-                self.folder,
+            state = checkpoint.contents(
+                self.method,
                 self.config,
-                self.model,
-                self.optimizer,
-                self.scaler,
+                self.learner,
                 self.progress,
-                epoch,
+                ranks,
+                steps // self.batches.steps_per_epoch,
             )
+            checkpoint.save(self.folder, steps, state)
+        self._saved_at = time.monotonic()
+
+    def _announce(self) -> None:
+        if self.world.is_main:
+            log.info(
+                "%s %s on %s: %d images, %d epochs of %d steps of %d images, peak lr %g",
+                self.method.title,
+                self.config.norm,
+                device_name(self.world.device, self.world.size),
+                len(self.source),
+                self.config.epochs,
+                self.batches.steps_per_epoch,
+                self.config.batch_size,
+                self.config.lr,
+            )
+            if self.method.note:
+                log.info("%s: %s", self.method.title, self.method.note)
+            if self.config.norm == "shufflebn" and self.world.size == 1:
+                log.warning("one process has nobody to shuffle BatchNorm's batches with")
+            if self.progress.step:
+                log.info("resumed after step %d", self.progress.step - 1)
 
     def _finish(self) -> dict[str, Any]:
         metrics = {
             "kind": "pretrain",
-            "method": METHOD,
+            "title": self.method.title,
             "loss": self.progress.loss,
+            "best_knn": self.progress.best_knn,
             "steps": self.batches.total_steps,
             "wall_time_s": round(self.progress.seconds, 1),
             "unreadable_images": self.progress.unreadable,
@@ -192,64 +245,19 @@ class Training:
         return metrics
 
 
-def build_model(config: ResolvedConfig) -> LEWEL:
-    """The model of a resolved configuration, on the CPU."""
-    return LEWEL(
-        config.backbone,
-        config.norm,
-        config.proj_dim,
-        config.hidden_dim,
-        config.neck_layers,
-        config.heads,
-        config.scale,
-        config.loss_weight,
-        config.base_momentum,
+def _knn_monitor(config: ResolvedConfig, world: World, memory: Any) -> KnnMonitor | None:
+    if not config.knn_every:
+        return None
+    queries = open_validation(config.data, config.val_data)
+    if queries is None:
+        if world.is_main:
+            log.info("no kNN accuracy: %s has no val/ beside it; give --val-data", config.data)
+        return None
+    return KnnMonitor(
+        memory, queries, config.image_size, config.workers, world, config.knn_images, config.seed
     )
 
 
-def _loader(
-    config: ResolvedConfig, world: World, start: int
-) -> tuple[DataLoader[Any], StepBatches]:
-    distributed.check_divides("--batch-size", config.batch_size, world.size)
-    dataset = TwoViewDataset(locate(config.data), config.image_size, config.seed)
-    check_enough(len(dataset), config.data, config.batch_size)
-    batches = StepBatches(
-        len(dataset), config.batch_size, config.epochs, config.seed, world.rank, world.size, start
-    )
-    workers = min(config.workers, distributed.cpus_per_process(world))
-    loader = DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, pin_memory=world.device.type == "cuda"
-    )
-    return loader, batches
-
-
-def _announce(config: ResolvedConfig, world: World, batches: StepBatches, first: int) -> None:
-    log.info(
-        "%s %s on %s: %d images, %d epochs of %d steps of %d images, peak lr %g",
-        METHOD,
-        config.norm,
-        device_name(world.device, world.size),
-        batches.images,
-        config.epochs,
-        batches.steps_per_epoch,
-        batches.batch_size,
-        config.lr,
-    )
-    if first:
-        log.info("resumed after step %d", first - 1)
-
-
-def _warn_of_skipped(samples: list[str]) -> int:
-    """Warn by name of every unreadable image that a batch came across; how many there were."""
-    names = [name for sample in samples for name in sample.splitlines()]
+def _warn_of_skipped(names: list[str]) -> None:
     for name in names:
         log.warning("skipped an unreadable image: %s", name)
-    return len(names)
-
-
-def _stop_unless_finite(row: dict[str, Any], folder: Path) -> None:
-    if not torch.isfinite(torch.tensor(row["loss"])):
-        raise UserError(
-            f"the loss is {row['loss']} at step {row['step']} with lr {row['lr']:g}; "
-            f"the last checkpoint in {folder} is from before; try a lower --lr."
-        )

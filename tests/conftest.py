@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say where the data are before ``detection`` is imported, which registers them."""
     assert config.cache is not None
     os.environ["LEWEL_DEMO_DIR"] = str(config.cache.mkdir("lewel-demo") / "set")
+    os.environ["LEWEL_CACHE"] = str(config.cache.mkdir("lewel-cache"))
     real = os.environ.get(REAL_DATA)
     if real:
         os.environ[REAL_DATA] = os.environ["DETECTRON2_DATASETS"] = str(Path(real).resolve())

@@ -34,3 +34,10 @@ def test_rewind_keeps_lines_of_other_kinds(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (19, 39, 59)))
     rewind(path, "iteration", 40)
     assert [row["iteration"] for row in read_lines(path)] == [19, 39]
+
+
+def test_a_start_from_nothing_drops_what_came_before_the_first_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": -1, "knn": 30}\n{"step": 0, "loss": 1}\n')
+    rewind(path, "step", 0)
+    assert read_lines(path) == []

@@ -1,5 +1,6 @@
 """A transfer job's configuration: mistakes in it, and the name of its run folder."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,35 @@ def test_a_low_learning_rate_is_marked(
     lr: float | None, overrides: tuple[str, ...], low: bool
 ) -> None:
     assert job(*overrides, lr=lr).low_lr() is low
+
+
+def test_another_batch_is_scaled_by_detectron2s_rule() -> None:
+    """Half the batch: half the learning rate, twice the iterations, steps and warm-up."""
+    one = dataclasses.replace(job(lr=0.01), batch_size=8)
+    solver = one.detectron2().SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MAX_ITER) == (8, 0.005, 180000)
+    assert (solver.STEPS, solver.WARMUP_ITERS) == ((120000, 160000), 2000)
+    assert solver.REFERENCE_WORLD_SIZE == 0
+    assert one.run_name().startswith("coco_R_50_FPN_1x_infomin-01234567-lr0.005-b8-scaled-s")
+    assert not one.low_lr() and dataclasses.replace(one, lr=0.0019).low_lr()
+    literal = job("SOLVER.IMS_PER_BATCH", "8", lr=0.005)
+    assert literal.detectron2().SOLVER.MAX_ITER == 90000
+    assert literal.run_name() != one.run_name()
+
+
+def test_overrides_are_never_scaled() -> None:
+    one = dataclasses.replace(job("SOLVER.MAX_ITER", "100", "SOLVER.BASE_LR", "0.01"), batch_size=4)
+    assert (one.detectron2().SOLVER.MAX_ITER, one.detectron2().SOLVER.BASE_LR) == (100, 0.01)
+    assert one.detectron2().SOLVER.STEPS == (240000, 320000)
+
+
+def test_the_configs_own_batch_is_no_scaling() -> None:
+    assert dataclasses.replace(job(), batch_size=16).run_name() == job().run_name()
+
+
+def test_batch_and_its_key_are_one() -> None:
+    one = dataclasses.replace(job("SOLVER.IMS_PER_BATCH", "8"), batch_size=8)
+    with pytest.raises(UserError, match=r"IMS_PER_BATCH and --batch-size are the same"):
+        one.detectron2()
+    with pytest.raises(UserError, match="--batch-size 0: must be at least 1"):
+        dataclasses.replace(job(), batch_size=0).detectron2()

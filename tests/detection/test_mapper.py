@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, build_detection_train_loader
+from detectron2.data import DatasetCatalog, DatasetMapper
 from PIL import Image
 
+from detection.compat import train_loader
 from detection.mapper import SkippingMapper
 from tests.detection.helpers import config
 
@@ -37,9 +38,9 @@ def test_unreadable_images_are_named_counted_and_passed_over(
     random.seed(0)
     cfg = config("demo_R_18_FPN", "DATASETS.TRAIN", (NAME,), "DATALOADER.NUM_WORKERS", workers,
                  "SOLVER.IMS_PER_BATCH", 2, "INPUT.MIN_SIZE_TRAIN", (32,))  # fmt: skip
-    mapper = SkippingMapper(cfg)
+    mapper = SkippingMapper(DatasetMapper(cfg))
     with caplog.at_level(logging.WARNING, "detection"):
-        batches = iter(build_detection_train_loader(cfg, mapper=mapper))
+        batches = iter(train_loader(cfg, mapper))
         images = [image for _ in range(12) for image in next(batches)]
     assert len(images) == 24
     for image in images:

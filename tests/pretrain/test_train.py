@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from common import checkpoints
 from common.distributed import World
 from common.errors import UserError
 from common.metrics import read_lines
+from pretrain.augment import RandomViews
 from pretrain.checkpoint import FILE
 from pretrain.config import PretrainConfig, ResolvedConfig
 from pretrain.train import Training, pretrain
@@ -25,6 +27,7 @@ def small(**changes: Any) -> ResolvedConfig:
     fields = {
         "data": "demo", "backbone": "resnet18", "epochs": 2, "batch_size": 8, "image_size": 32,
         "proj_dim": 16, "hidden_dim": 32, "workers": 1, "log_every": 1, "lr": 0.5, "device": "cpu",
+        "knn_every": 0,
     }  # fmt: skip
     return PretrainConfig(**fields | changes).resolve()  # type: ignore[arg-type]
 
@@ -58,7 +61,7 @@ def test_a_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> None:
     half = [0.5 * (row["loss_global"] + row["loss_aligned"]) for row in rows if "loss" in row]
     assert half == pytest.approx(losses(tmp_path), rel=1e-5)
     assert metrics["loss"] == pytest.approx(sum(losses(tmp_path)[3:]) / 3, rel=1e-5)
-    assert (tmp_path / "log.txt").read_text().count("done: mean loss") == 2
+    assert (tmp_path / "log.txt").read_text().count(": epoch_loss ") == 2
     assert list((tmp_path / "tensorboard").iterdir())
 
 
@@ -66,29 +69,99 @@ class Killed(Exception):
     """Stands for a kill right after a checkpoint."""
 
 
-@pytest.mark.parametrize("norm", ["eman", "syncbn"])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, few_images: Path, norm: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = small(norm=norm, data=str(few_images))
-    pretrain(config, tmp_path / "whole")
+def killed_after(config: ResolvedConfig, folder: Path, step: int, patch: Any) -> None:
+    """Run until the checkpoint of ``step`` is written, and leave what a kill leaves behind."""
     save = Training._save
 
-    def save_and_die(training: Training, epoch: int) -> None:
-        save(training, epoch)
-        raise Killed
+    def save_and_die(training: Training, steps: int) -> None:
+        save(training, steps)
+        if steps == step:
+            raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Training, "_save", save_and_die)
-        pretrain(config, tmp_path / "cut")
-    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "loss": 99}\n{"step": 4, "lo')  # what a kill leaves behind
-    pretrain(config, tmp_path / "cut")
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    states = [checkpoints.load(tmp_path / name / FILE)["state_dict"] for name in ("cut", "whole")]
+    with patch.context() as inner, pytest.raises(Killed):
+        inner.setattr(Training, "_save", save_and_die)
+        pretrain(config, folder)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": {step}, "loss": 99}}\n{{"step": {step + 1}, "lo')
+
+
+def assert_equal(one: Path, other: Path) -> None:
+    """The same losses and the same tensors, to the bit."""
+    assert losses(one) == losses(other)
+    means = [[r["epoch_loss"] for r in read_lines(f / "metrics.jsonl") if "epoch_loss" in r]
+             for f in (one, other)]  # fmt: skip
+    assert means[0] == means[1]
+    states = [checkpoints.load(folder / FILE)["state_dict"] for folder in (one, other)]
     assert states[0].keys() == states[1].keys()
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+OF_METHOD: dict[str, dict[str, Any]] = {
+    "lewel_b": {},
+    "lewel_m": {"method": "lewel_m", "queue_size": 20},  # draws random numbers while it trains
+}
+
+
+@pytest.mark.parametrize("step", [2, 3])  # inside the first epoch, and at its end
+@pytest.mark.parametrize("method", OF_METHOD)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, few_images: Path, method: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(data=str(few_images), checkpoint_min=1e-9, **OF_METHOD[method])
+    pretrain(config, tmp_path / "whole")
+    killed_after(config, tmp_path / "cut", step, monkeypatch)
+    pretrain(config, tmp_path / "cut")
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+    kept = sorted(path.name for path in (tmp_path / "cut").glob("checkpoint_*"))
+    assert kept == ["checkpoint_000000005.pth.tar", "checkpoint_000000006.pth.tar"]
+    assert (tmp_path / "cut" / FILE).resolve().name == kept[1]
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(data=str(few_images), checkpoint_min=1e-9)
+    pretrain(config, tmp_path / "whole")
+    killed_after(config, tmp_path / "cut", 4, monkeypatch)
+    newest = (tmp_path / "cut" / FILE).resolve()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    pretrain(config, tmp_path / "cut")
+    warning = (tmp_path / "cut" / "log.txt").read_text()
+    assert f"{newest} is not a readable PyTorch checkpoint (1000 bytes)" in warning
+    assert "resumed after step 2" in warning
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_no_readable_checkpoint_is_an_error(tmp_path: Path, few_images: Path) -> None:
+    (tmp_path / "checkpoint_000000002.pth.tar").write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read; --fresh"):
+        pretrain(small(data=str(few_images)), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_step(
+    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Training.step
+
+    def poisoned(training: Training, number: int, *views: torch.Tensor) -> Any:
+        loss, row = step(training, number, *views)
+        return (loss * float("nan") if number in (4, 5) else loss), row
+
+    monkeypatch.setattr(Training, "step", poisoned)
+    config = small(data=str(few_images), log_every=3)
+    message = r"not finite at step 4, lr 0\.\d+; the last good checkpoint is checkpoint_000000003"
+    with pytest.raises(UserError, match=message):
+        pretrain(config, tmp_path)
+    assert all(math.isfinite(loss) for loss in losses(tmp_path))
+
+
+def test_the_knn_monitor_before_between_and_after(tmp_path: Path, demo_root: Path) -> None:
+    metrics = pretrain(small(data="demo", knn_every=1, knn_images=30, batch_size=60), tmp_path)
+    rows = [r for r in read_lines(tmp_path / "metrics.jsonl") if "knn20_top1" in r]
+    assert [row["step"] for row in rows] == [-1, 1, 3] and [r["epoch"] for r in rows] == [-1, 0, 1]
+    assert metrics["best_knn"] == max(row["knn20_top1"] for row in rows)
+    assert all(row["knn20_low"] <= row["knn20_top1"] <= row["knn20_high"] for row in rows)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, few_images: Path) -> None:
@@ -109,21 +182,26 @@ def test_unreadable_images_are_counted_and_named(tmp_path: Path, demo_root: Path
     assert str(broken) in (tmp_path / "run" / "log.txt").read_text()
 
 
+def batches(training: Training) -> Any:
+    """The batches of a training's process."""
+    views = RandomViews(training.method.views(32), training.config.seed)
+    return iter(training.source.training_batches(views, training.batches, workers=0))
+
+
 def _identical_ranks(world: World, norm: str, folder: Path, data: str) -> None:
     config = small(norm=norm, data=data, epochs=3)
     training = Training(config, folder, world)
-    batches = iter(training.loader)
+    found = batches(training)
     for step in range(3):
-        view1, view2, _ = next(batches)
-        loss, _ = training.step(step, view1, view2)
+        loss, _ = training.step(step, *next(found).views)
         assert torch.isfinite(loss)
-    _assert_same_everywhere(dict(training.model.named_parameters()), world)
-    view1, view2, _ = next(batches)
-    training.forward(view1, view2)  # DDP sends rank 0's buffers before a forward pass
+    model = training.model
+    _assert_same_everywhere(dict(model.named_parameters()), world)
+    training.learner.forward(*next(found).views)  # DDP sends rank 0's buffers before it
     if norm == "syncbn":
-        _assert_same_everywhere(dict(training.model.named_buffers()), world)
+        _assert_same_everywhere(dict(model.named_buffers()), world)
     else:  # the forward pass then changes the online network's own; the target's stay
-        _assert_same_everywhere(dict(training.model.target_net.named_buffers()), world)
+        _assert_same_everywhere(dict(model.networks()[1].named_buffers()), world)
 
 
 def _assert_same_everywhere(tensors: dict[str, torch.Tensor], world: World) -> None:
@@ -147,8 +225,8 @@ def _first_step(folder: Path, data: str, world: World) -> dict[str, torch.Tensor
         training = Training(small(norm="syncbn", data=data), folder, world)
     finally:
         torch.set_default_dtype(torch.float32)
-    view1, view2, _ = next(iter(training.loader))  # whose random numbers go by the default type
-    loss = training.forward(view1.double(), view2.double())
+    view1, view2 = next(batches(training)).views  # whose numbers go by the default type
+    loss = training.learner.forward(view1.double(), view2.double())
     loss.backward()
     parameters = training.model.named_parameters()
     found = {name: p.grad for name, p in parameters if p.grad is not None}

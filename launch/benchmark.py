@@ -1,0 +1,183 @@
+"""The whole table of one checkpoint: ``python launch/benchmark.py --weights CHECKPOINT``."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
+    sys.path[0] = str(ROOT)
+
+from common import runs
+from common.errors import UserError, command
+from launch import classify, transfer
+from launch.classify import WeightOptions
+from launch.options import Resources, RunOptions, parse
+from pretrain.evaluation.config import LinearConfig
+
+CONFIGS = ROOT / "det_configs"
+
+# LEWEL's README, tables of ImageNet and COCO.
+LEWEL = ("coco_R_50_C4_1x_infomin", "coco_R_50_FPN_1x_infomin", "coco_R_50_FPN_2x_infomin")
+SEEDS = 5  # of Pascal VOC detection, whose results vary: MoCo (arXiv 1911.05722), section 4.2
+
+# Seconds per iteration of 16 images on 8 V100 GPUs: Detectron2's model zoo, for the same detectors
+# with frozen BatchNorm, so these are lower bounds. Nothing of the kind is known of FCN-16s.
+SECONDS = {"coco_R_50_C4": 0.584, "coco_R_50_FPN": 0.261, "pascal_voc_R_50_C4": 0.537}
+GPUS = 8
+
+
+@dataclass(frozen=True)
+class Command:
+    """Fine-tune a checkpoint by every protocol of a suite, and evaluate it linearly.
+
+    The checkpoint is converted first, once for all jobs. Typed again, the same command goes on
+    with what is not finished.
+
+    Attributes:
+        weights: The checkpoint.
+        suite: lewel (the rows of LEWEL's README) or full (every config of det_configs/ but the
+            demo's, random and supervised starts too).
+        dry_run: Print the runs, their folders and a lower bound of their GPU hours, and stop.
+        label: Name of the pre-training method in the results tables, where the checkpoint does
+            not tell.
+        batch_size: Images per iteration of the transfer jobs; another than a config's scales it.
+        data: ImageNet, for linear evaluation; default: IMAGENET_DIR. "none" leaves that row out.
+    """
+
+    weights: str
+    suite: Literal["lewel", "full"] = "lewel"
+    dry_run: bool = False
+    label: str | None = None
+    batch_size: int | None = None
+    data: str | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+    resources: Resources = field(default_factory=Resources)
+
+
+def configs_of(suite: str) -> list[Path]:
+    """The configs of a suite, in the order of their names."""
+    if suite == "lewel":
+        return [CONFIGS / f"{name}.yaml" for name in LEWEL]
+    names = sorted(CONFIGS.glob("*.yaml"))
+    return [path for path in names if not path.name.startswith(("Base-", "demo_"))]
+
+
+def sweeps(options: Command) -> list[transfer.Command]:
+    """The transfer commands of a suite: what starts from the checkpoint, and what does not."""
+    groups: dict[tuple[bool, int], list[Path]] = {}
+    for path in configs_of(options.suite):
+        own_start = not re.search(r"_(infomin|moco)$|FCN_30k$", path.stem)
+        seeds = SEEDS if path.stem.startswith("pascal_voc_R_50_C4") else 1
+        groups.setdefault((own_start, seeds), []).append(path)
+    return [
+        transfer.Command(
+            config=tuple(paths),
+            weights=() if own_start else (options.weights,),
+            batch_size=options.batch_size,
+            seeds=seeds,
+            label=None if own_start else options.label,
+            run=options.run,
+            resources=options.resources,
+        )
+        for (own_start, seeds), paths in groups.items()
+    ]
+
+
+def gpu_hours(config: str, images: int) -> float | None:
+    """A lower bound of the V100 hours of a run, or None where nothing was published.
+
+    Args:
+        config: the YAML's name.
+        images: iterations times batch.
+    """
+    found = [seconds for name, seconds in SECONDS.items() if config.startswith(name)]
+    return found[0] * GPUS * images / 16 / 3600 if found else None
+
+
+def plan_members(options: Command) -> tuple[list[transfer.Member], list[str]]:
+    """The transfer runs of a suite, checked, and for a dry run what keeps others from starting.
+
+    Raises:
+        UserError: unless it is a dry run, for whatever is wrong.
+    """
+    members: list[transfer.Member] = []
+    wrong = []
+    for one in sweeps(options):
+        for path in one.config:
+            try:
+                members += transfer.plan(dataclasses.replace(one, config=(path,)), ())
+            except UserError as error:
+                if not options.dry_run:
+                    raise
+                wrong.append(f"{path.stem} cannot start: {error}")
+    return members, wrong
+
+
+def plan_table(members: Sequence[transfer.Member], options: Command) -> Table:
+    """The transfer runs of a suite, with what they would cost."""
+    table = Table(title=f"suite {options.suite}")
+    for name in ("config", "weights", "seed", "lr", "batch", "iterations", "GPU hours", "state"):
+        table.add_column(name, overflow="fold")
+    total = 0.0
+    for member in members:
+        config = member.config
+        solver = config.detectron2().SOLVER
+        hours = gpu_hours(config.config_name, solver.MAX_ITER * solver.IMS_PER_BATCH)
+        total += hours or 0
+        finished = runs.is_finished(member.job(options.run).folder)
+        table.add_row(
+            config.config_name,
+            config.weights.method,
+            str(config.seed),
+            f"{solver.BASE_LR:g}",
+            str(solver.IMS_PER_BATCH),
+            str(solver.MAX_ITER),
+            f"{hours:.0f}" if hours else "?",
+            "finished" if finished else "to do",
+        )
+    table.caption = (
+        f"{len(members)} runs, at least {total:.0f} V100 hours by Detectron2's model zoo, which "
+        "froze BatchNorm"
+    )
+    return table
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Print the plan; then, unless that was all, submit or run it."""
+    options = parse(Command, "launch/benchmark.py", arguments)
+    if options.run.name:
+        raise UserError("--name is one folder, and a suite has many runs; leave it out.")
+    members, wrong = plan_members(options)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(plan_table(members, options))
+    print("\n".join(wrong), flush=True)
+    evaluation: Any = None
+    if options.data != "none":
+        source = WeightOptions(options.weights, label=options.label)
+        evaluation = LinearConfig(data=options.data), source, options.run, options.resources
+        job, lines = classify.plan(*evaluation)
+        print(f"linear evaluation, {job.steps} steps: {job.folder}\n{lines}", flush=True)
+    if options.dry_run:
+        return
+    for one in sweeps(options):
+        transfer.start(one)
+    if evaluation:
+        classify.start(*evaluation)
+
+
+@command
+def main() -> None:
+    """The console command."""
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Which checkpoint ``--weights`` means, and what is in it; for every command that has it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import backbones, runs
+from common.errors import UserError
+from common.files import sha256
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        path: of the file, absolute.
+        sha256: of the file.
+        method: pre-training method, for the results table.
+        backbone: what is in it.
+    """
+
+    path: Path
+    sha256: str
+    method: str
+    backbone: backbones.Backbone
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        found = self.backbone
+        return f"{found.format}, {found.architecture}, {len(found.tensors)} backbone tensors"
+
+
+def local_file(wanted: str) -> Path:
+    """The absolute path of a file.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = Path(wanted).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"--weights {wanted}: no such file; give a checkpoint, or 'none' for a "
+            "random initialisation."
+        )
+    return path.resolve()
+
+
+def read_checkpoint(wanted: str, path: Path, label: str | None) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Args:
+        wanted: ``--weights``.
+        path: the file that it means.
+        label: ``--label``, which overrides what the checkpoint tells of its method.
+
+    Raises:
+        UserError: if it cannot be read, or its method is unknown.
+    """
+    backbone = backbones.read_backbone(path)
+    if not (label or backbone.method):
+        raise UserError(
+            f"{wanted} does not tell which method trained it; add --label METHOD for "
+            "the results table."
+        )
+    return Checkpoint(path, sha256(path), label or backbone.method, backbone)
+
+
+def newest_pretraining(output_dir: Path, backbone: str | None = None) -> Path:
+    """The checkpoint of the newest finished pre-training run that is not a demo run.
+
+    Args:
+        output_dir: the folder that holds ``runs/``.
+        backbone: torchvision's name of the ResNet; None for any.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for folder, metrics in reversed(runs.finished_runs(output_dir, "pretrain")):
+        if not metrics["demo"] and backbone in (None, metrics["backbone"]):
+            return folder / str(metrics["checkpoint"])
+    kind = f"{backbone.replace('resnet', 'ResNet-')} " if backbone else ""
+    raise UserError(
+        f"no finished {kind}pre-training run in {output_dir / 'runs'}; give "
+        "--weights CHECKPOINT, or 'none' for a random initialisation."
+    )

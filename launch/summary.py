@@ -1,0 +1,92 @@
+"""Tables to read: mean and deviation over seeds, and the published figure beside them."""
+
+import math
+
+import pandas as pd
+
+from launch import published
+
+# What makes two rows the same experiment but for the seed; those that a table has.
+SAME = (
+    "config",
+    "method",
+    "norm",
+    "pretrain_epochs",
+    "architecture",
+    "percent",
+    "subset",
+    "lr",
+    "low_lr",
+    "backbone_lr",
+    "head_lr",
+    "batch_size",
+    "epochs",
+    "iterations",
+    "overrides",
+    "weights_sha256",
+)
+HIDDEN = ("overrides", "weights_sha256")
+FIGURES = tuple(published.FIGURES)
+
+
+def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each experiment of a results table.
+
+    Args:
+        kind: of the runs, as in ``runs/<kind>/``.
+        frame: the table, one row a run.
+
+    Returns:
+        What the rows of an experiment share; ``seeds``, their number; for each figure its mean,
+        over several seeds with the sample's standard deviation (``38.5 ± 0.2``); and where the
+        same protocol, method and epochs were published, ``published`` and ``difference`` of the
+        first figure that both have, and the ``source``.
+    """
+    same = [name for name in SAME if name in frame]
+    figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
+    rows = []
+    for values, group in frame.groupby(same, dropna=False, sort=False):
+        row = dict(zip(same, values, strict=True))
+        row["seeds"] = len(group)
+        row |= {name: _mean_and_deviation(group[name]) for name in figures}
+        rows.append({k: v for k, v in row.items() if k not in HIDDEN} | _beside(kind, row, group))
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def _mean_and_deviation(values: pd.Series) -> str:
+    values = values.dropna().astype(float)
+    if not len(values):
+        return ""
+    mean = f"{values.mean():.2f}"
+    return f"{mean} ± {values.std(ddof=1):.2f}" if len(values) > 1 else mean
+
+
+def _beside(kind: str, row: dict[str, object], group: pd.DataFrame) -> dict[str, object]:
+    """The published figures of the same experiment, and how far the mean is from them."""
+    known = published.find(kind, row)
+    if known is None or row.get("overrides"):  # with overrides it is another protocol
+        return {}
+    both = [
+        (ours, theirs)
+        for ours, theirs in published.FIGURES.items()
+        if ours in group and group[ours].notna().any() and not math.isnan(float(known[theirs]))
+    ]
+    differences = [f"{group[ours].mean() - known[theirs]:+.2f}" for ours, theirs in both]
+    return {
+        "published": ", ".join(f"{ours} {known[theirs]:g}" for ours, theirs in both),
+        "difference": ", ".join(differences),
+        "source": known["source"],
+    }
+
+
+def markdown(kind: str, summary: pd.DataFrame) -> str:
+    """The summary as a Markdown table under a heading; empty columns are left out."""
+    shown = summary.dropna(axis=1, how="all")
+    lines = ["| " + " | ".join(map(str, shown.columns)) + " |", "| --- " * shown.shape[1] + "|"]
+    for row in shown.itertuples(index=False):
+        lines.append("| " + " | ".join("" if pd.isna(v) else _text(v) for v in row) + " |")
+    return f"## {kind}\n\n" + "\n".join(lines) + "\n"
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,166 @@
+"""What ``--data`` and ``--val-data`` mean."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from braceexpand import braceexpand
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+import demo
+from common.errors import UserError
+from pretrain.data.folder import FolderSource
+from pretrain.data.shards import ShardSource
+from pretrain.data.source import ImageSource
+
+DEMO = "demo"
+Split = Literal["train", "val"]
+
+
+def open_images(data: str | None, split: Split = "train", option: str = "--data") -> ImageSource:
+    """The images of a split.
+
+    Looks at every file's name, or the first time at the headers of every shard, which takes a
+    while on ImageNet.
+
+    Args:
+        data: as for :func:`locate`.
+        split: ``train`` or ``val``.
+        option: what the user gave ``data`` with, for error messages.
+
+    Raises:
+        UserError: if there are no such images, or a shard is not as it should be.
+    """
+    place = locate(data, split, option)
+    shards = _shards(place, split)
+    return ShardSource(shards) if shards else FolderSource(place)
+
+
+def open_validation(data: str | None, val_data: str | None) -> ImageSource | None:
+    """The validation images: of ``--val-data``, or those beside the training images.
+
+    Beside means: in ``val/`` next to ``train/``, or shards named ``*val*`` in the folder of the
+    training shards. None if there are neither.
+
+    Args:
+        data: what the training images were opened from.
+        val_data: as for :func:`locate`; None to look beside ``data``.
+
+    Raises:
+        UserError: as :func:`open_images`.
+    """
+    if val_data is not None:
+        return open_images(val_data, "val", "--val-data")
+    if data == DEMO:
+        return open_images(DEMO, "val")
+    place = locate(data, "train")
+    folder = place if place.is_dir() else place.parent
+    if folder.name == "train" and (folder.parent / "val").is_dir():
+        return open_images(str(folder.parent), "val")
+    training = _shards(place, "train")
+    beside = [s for s in _tars(folder) if _split_of(s) == "val" and s not in training]
+    return ShardSource(beside) if training and beside else None
+
+
+def locate(data: str | None, split: Split = "train", option: str = "--data") -> Path:
+    """The folder of a split's images or shards, or the pattern of its shards.
+
+    Args:
+        data: a folder of classes; a folder of shards, named ``*train*.tar`` and ``*val*.tar`` if
+            both splits are in it; a folder with ``train/`` and ``val/`` of either kind in it; a
+            shard; a brace pattern of shards, such as ``imagenet-train-{000..146}.tar``; ``demo``
+            for the embedded set; None for the environment variable ``IMAGENET_DIR``.
+        split: ``train`` or ``val``.
+        option: what the user gave ``data`` with, for error messages.
+
+    Returns:
+        An absolute path that means the same as ``data`` to this function.
+
+    Raises:
+        UserError: if there is no such folder, no image or shard in it, or a shard is missing.
+    """
+    if data == DEMO:
+        return demo.ensure() / "imagenet" / split
+    if not data:
+        data, option = os.environ.get("IMAGENET_DIR"), "IMAGENET_DIR"
+    if not data:
+        raise UserError(
+            "no training images: give --data FOLDER, set IMAGENET_DIR, or use --data demo for the "
+            "embedded set."
+        )
+    # Not Path.resolve(): a shard may be a link to a file without a name.
+    place = Path(os.path.abspath(Path(data).expanduser()))
+    if not place.is_dir():
+        if "{" not in data and place.suffix != ".tar":
+            raise UserError(
+                f"{option} {data}: no such folder; give the one that has {split}/ in it, or shards."
+            )
+        _shards(place, split)
+        return place
+    folder = place.resolve()
+    if (folder / split).is_dir():
+        folder = folder / split
+    if not _has_images(folder) and not _shards(folder, split):
+        raise UserError(
+            f"no image under a class folder of {folder}, and no shard of {split} images in it; "
+            f"expected {folder.name}/<class>/<image>.jpg or {folder.name}/<shard>.tar."
+        )
+    return folder
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.glob("*/**/*"))
+
+
+def _shards(place: Path, split: Split) -> list[Path]:
+    """The shards that a pattern means, or of a split in a folder; none in a folder of classes."""
+    if not place.is_dir():
+        return _expand(str(place))
+    if _has_images(place):  # tar files beside class folders are what those came from
+        return []
+    tars = _tars(place)
+    named = [tar for tar in tars if _split_of(tar) == split]
+    unnamed = [tar for tar in tars if _split_of(tar) is None]
+    return named or unnamed or (tars if place.name == split else [])
+
+
+def _expand(pattern: str) -> list[Path]:
+    try:
+        shards = [Path(path) for path in dict.fromkeys(braceexpand(pattern))]
+    except ValueError as error:
+        raise UserError(f"{pattern}: a brace is open; write {{000..146}}.") from error
+    missing = [shard for shard in shards if not shard.is_file()]
+    if len(missing) == len(shards):
+        raise UserError(
+            f"{pattern}: no shard matches; give a .tar file, a pattern such as "
+            "train-{000..146}.tar, or a folder."
+        )
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(shards)} shards {pattern} are missing, the "
+            f"first of them {missing[0]}; copy them, or name those that are there."
+        )
+    return shards
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.tar") if path.is_file())
+
+
+def _split_of(shard: Path) -> Split | None:
+    """What the name of a shard says about it."""
+    name = shard.name.lower()
+    return "train" if "train" in name else "val" if "val" in name else None
+
+
+def check_enough(images: int, data: str, batch_size: int) -> None:
+    """Raise unless there is at least one batch of images.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    if images < batch_size:
+        raise UserError(
+            f"--data {data} has {images} images, fewer than --batch-size {batch_size}; choose a "
+            "smaller batch."
+        )

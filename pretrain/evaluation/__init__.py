@@ -1,0 +1,1 @@
+"""What a ResNet's features know of ImageNet: kNN, linear and semi-supervised evaluation."""

@@ -1,0 +1,75 @@
+"""How far an evaluation has come, and the file in its folder that says so."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common import checkpoints
+
+FILE = "checkpoint.pth"
+
+
+@dataclass
+class Progress:
+    """What a resumed evaluation has to know beside its tensors.
+
+    Every random number is keyed by seed, epoch and image: there is no random state to keep.
+
+    Attributes:
+        step: steps taken.
+        seconds: time spent, over all the times that the run was started.
+        unreadable: training images that could not be read, in all epochs.
+        loss: mean loss of the last epoch.
+        top1: validation images of the last epoch whose class was guessed first.
+        top5: likewise, among the first five guesses.
+        evaluated: validation images that were read.
+        unreadable_val: validation images that could not be read.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    unreadable: int = 0
+    loss: float = float("nan")
+    top1: int = 0
+    top5: int = 0
+    evaluated: int = 0
+    unreadable_val: int = 0
+
+
+def save(
+    folder: Path,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write the checkpoint, atomically; a frozen backbone is not in it."""
+    checkpoints.save(
+        folder / FILE,
+        {
+            "state_dict": trained.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "progress": dataclasses.asdict(progress),
+        },
+    )
+
+
+def resume(
+    folder: Path,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Progress:
+    """Load the folder's checkpoint, if it has one; say how far it had come."""
+    if not (folder / FILE).exists():
+        return Progress()
+    state = checkpoints.load(folder / FILE)
+    trained.load_state_dict(state["state_dict"])
+    optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"] and scaler.is_enabled():  # not from or to a GPU without bf16
+        scaler.load_state_dict(state["scaler"])
+    return Progress(**state["progress"])

@@ -1,0 +1,256 @@
+"""The loop of linear and semi-supervised evaluation, top to bottom."""
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from common import distributed, runs
+from common.distributed import World
+from common.errors import UserError
+from common.files import write_json
+from common.logs import keep_bar_below, setup_logging
+from common.provenance import device_name, git_commit, versions
+from pretrain.augment import RandomViews, crop_and_flip
+from pretrain.data import Batch, StepBatches
+from pretrain.evaluation import cache, checkpoint
+from pretrain.evaluation.accuracy import Accuracy
+from pretrain.evaluation.config import ClassifierConfig
+from pretrain.evaluation.features import warn_of_skipped
+from pretrain.evaluation.network import Classifier, feature_dim, fingerprint, load_backbone
+from pretrain.evaluation.outcome import final_metrics
+from pretrain.evaluation.protocols import MOMENTUM, decay
+from pretrain.evaluation.ranks import add_up
+from pretrain.evaluation.splits import open_splits
+from pretrain.evaluation.validation import Validation
+from pretrain.precision import autocast_dtype, make_scaler, optimizer_step
+from pretrain.report import Reporter
+
+log = logging.getLogger("pretrain.evaluation")
+
+
+def classify(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
+    """Train a classifier to the last epoch, from the folder's checkpoint if it has one.
+
+    Every process of the job calls this with the same arguments.
+
+    Args:
+        config: a resolved configuration.
+        folder: the run folder: log, checkpoint, metrics.
+
+    Returns:
+        The final metrics, as written to ``metrics.json``.
+
+    Raises:
+        UserError: if the folder holds another run, the batch does not split over the processes,
+            images or weights are not what they should be, or the loss is not finite.
+    """
+    runs.check_same(folder, config.identity())
+    world = distributed.start(config.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_logging(folder, world.rank)
+    if world.is_main:
+        runs.claim(folder, config.identity())
+        write_json(folder / "config.json", dataclasses.asdict(config))
+    try:
+        return Evaluation(config, folder, world).run()
+    finally:
+        distributed.stop()
+
+
+class Evaluation:
+    """A run's images, network and progress."""
+
+    def __init__(self, config: ClassifierConfig, folder: Path, world: World) -> None:
+        self.config, self.folder, self.world = config, folder, world
+        self.commit = git_commit()  # of the code that runs, whatever is checked out later
+        distributed.check_divides("--batch-size", config.batch_size, world.size)
+        self.splits = open_splits(config)
+        self.dtype = autocast_dtype(config.amp, world.device)
+        torch.manual_seed(config.seed)
+        self.model = Classifier(
+            load_backbone(config.weights),
+            feature_dim(config.weights.architecture),
+            len(self.splits.training.classes),
+            config.frozen,
+            self.dtype,
+        ).to(world.device)
+        self.trained: nn.Module = self.model.head if config.frozen else self.model
+        self.optimizer = make_optimizer(self.model, config)
+        # A frozen backbone has no gradients, and the classifier's are float32.
+        self.scaler = make_scaler(None if config.frozen else self.dtype)
+        self.progress = checkpoint.resume(folder, self.trained, self.optimizer, self.scaler)
+        distributed.check_same_step(self.progress.step, world)
+        self.parallel: nn.Module = self.trained
+        if world.size > 1:
+            self.parallel = DistributedDataParallel(
+                self.trained,
+                device_ids=[world.device.index] if world.device.type == "cuda" else None,
+            )
+        self.batches = StepBatches(
+            len(self.splits.training),
+            config.batch_size,
+            config.epochs,
+            config.seed,
+            world.rank,
+            world.size,
+            self.progress.step,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Train to the last step; the final metrics.
+
+        Raises:
+            RuntimeError: if a frozen backbone did change.
+        """
+        self.started = time.monotonic() - self.progress.seconds
+        frozen = fingerprint(self.model.backbone) if self.config.frozen else ""
+        self._announce()
+        self.validation = Validation(
+            self.model, self.splits.validation, self.config, self.folder, self.world
+        )
+        self._train()
+        if self.config.frozen and fingerprint(self.model.backbone) != frozen:
+            raise RuntimeError("the frozen backbone changed while the classifier was trained")
+        metrics = final_metrics(self.config, self.splits, self.progress) | {
+            "git_commit": self.commit,
+            "versions": versions(),
+            "device": device_name(self.world.device, self.world.size),
+        }
+        if self.world.is_main:
+            runs.finish(self.folder, metrics)
+            (self.folder / cache.FILE).unlink(missing_ok=True)  # 400 MB that nothing reads again
+            log.info("finished: top-1 %.2f %%, in %s", metrics["top1"], self.folder / runs.FINAL)
+        return metrics
+
+    def _train(self) -> None:
+        config, batches, first = self.config, self.batches, self.progress.step
+        reporter = Reporter(self.folder, first, batches.total_steps, config.batch_size, self.world)
+        losses = torch.zeros(batches.steps_per_epoch, dtype=torch.float64).to(self.world.device)
+        skipped = 0
+        bar = tqdm(
+            reporter.timed(self._loader()),
+            initial=first,
+            total=batches.total_steps,
+            unit="step",
+            disable=not (self.world.is_main and sys.stderr.isatty()),
+        )
+        with keep_bar_below():
+            for step, batch in enumerate(bar, start=first):
+                epoch, position = divmod(step, batches.steps_per_epoch)
+                losses[position] = self.step(epoch, batch)
+                skipped += warn_of_skipped(batch.skipped)
+                ends = position + 1 == batches.steps_per_epoch
+                if (step + 1) % config.log_every == 0 or ends:
+                    mean = self._finite_losses(losses[: position + 1], step)
+                    row = {"step": step, "epoch": epoch, **self.rates(epoch)}
+                    reporter.write(row | {"loss": mean[-1].item()})
+                if ends:
+                    self.progress.step, self.progress.loss = step + 1, mean.mean().item()
+                    self.progress.unreadable += int(add_up(torch.tensor(skipped), self.world))
+                    skipped = 0
+                    row = {"step": step, "epoch": epoch, "epoch_loss": self.progress.loss}
+                    reporter.evaluated(row | self.validate())
+                    self.progress.seconds = time.monotonic() - self.started
+                    self._save()
+                    reporter.pause()
+        reporter.close()
+
+    def rates(self, epoch: int) -> dict[str, float]:
+        """The learning rates of an epoch, as metrics name them."""
+        factor = decay(epoch, self.config.epochs)
+        return {name: rate * factor for name, rate in self.config.rates.items()}
+
+    def step(self, epoch: int, batch: Batch) -> Tensor:
+        """One optimizer step on this process's share of a batch; its loss."""
+        device, rates = self.world.device, self.rates(epoch)
+        images, labels = (
+            tensor.to(device, non_blocking=True) for tensor in (batch.views[0], batch.labels)
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["rate"]]
+        inputs = self.model.features(images) if self.config.frozen else images
+        loss = F.cross_entropy(self.parallel(inputs), labels)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        optimizer_step(self.scaler, self.optimizer)
+        return loss.detach()
+
+    def validate(self) -> dict[str, float]:
+        """Top-1 and top-5 in percent, which go into the progress as counts."""
+        progress = self.progress
+        counts = self.validation.count()
+        progress.top1, progress.top5, progress.evaluated, progress.unreadable_val = counts
+        return {
+            "top1": Accuracy(progress.top1, progress.evaluated).percent,
+            "top5": Accuracy(progress.top5, progress.evaluated).percent,
+        }
+
+    def _loader(self) -> Iterable[Batch]:
+        views = RandomViews((crop_and_flip(self.config.image_size),), self.config.seed)
+        workers = min(self.config.workers, distributed.cpus_per_process(self.world))
+        on_gpu = self.world.device.type == "cuda"
+        return self.splits.training.training_batches(views, self.batches, workers, on_gpu)
+
+    def _finite_losses(self, losses: Tensor, step: int) -> Tensor:
+        """The losses of an epoch's steps up to ``step``, averaged over the processes.
+
+        Raises:
+            UserError: in every process, naming the first step whose loss is not finite.
+        """
+        mean = (add_up(losses, self.world) / self.world.size).cpu()
+        bad = (~mean.isfinite()).nonzero()
+        if len(bad):
+            first = step + 1 - len(mean) + int(bad[0])
+            rates = self.rates(first // self.batches.steps_per_epoch)
+            words = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+            raise UserError(
+                f"the loss is {mean[bad[0]].item()} at step {first} with {words}; the last "
+                f"checkpoint in {self.folder} is from before; try a lower "
+                f"{'--lr' if self.config.frozen else '--backbone-lr or --head-lr'}."
+            )
+        return mean
+
+    def _save(self) -> None:
+        if self.world.is_main:
+            checkpoint.save(self.folder, self.trained, self.optimizer, self.scaler, self.progress)
+
+    def _announce(self) -> None:
+        config, batches = self.config, self.batches
+        log.info(
+            "%s evaluation of %s (%s) on %s: %d training images (%s), %d validation images, "
+            "%d epochs of %d steps of %d images",
+            config.kind,
+            config.weights.method,
+            config.weights.architecture,
+            device_name(self.world.device, self.world.size),
+            batches.images,
+            self.splits.subset,
+            len(self.splits.validation),
+            config.epochs,
+            batches.steps_per_epoch,
+            config.batch_size,
+        )
+        if self.progress.step:
+            log.info("resumed after step %d", self.progress.step - 1)
+
+
+def make_optimizer(model: Classifier, config: ClassifierConfig) -> torch.optim.SGD:
+    """SGD for the classifier, and for a backbone that learns; each at a rate of its own."""
+    parts: dict[str, nn.Module] = {"lr": model.head}
+    if not config.frozen:
+        parts = {"backbone_lr": model.backbone, "head_lr": model.head}
+    groups = [
+        {"params": list(part.parameters()), "rate": name, "lr": config.rates[name]}
+        for name, part in parts.items()
+    ]
+    return torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay)

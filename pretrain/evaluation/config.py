@@ -1,0 +1,239 @@
+"""The whole configuration of a linear or semi-supervised evaluation; the options come from it."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from common.errors import UserError
+from common.files import sha256
+from common.runs import short_hash
+from pretrain.data import DEMO
+from pretrain.data.locate import locate
+from pretrain.evaluation.protocols import LINEAR, SEMI
+
+_HOW = {"identity": False}  # how a run is computed, not which run it is
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the backbone starts from.
+
+    Attributes:
+        architecture: torchvision's name of the ResNet.
+        path: a checkpoint that :func:`common.backbones.read_backbone` reads; "" for random weights.
+        sha256: of that file; "" for random weights.
+        method: pre-training method, for the results table.
+        norm: norm of the pre-training.
+        epochs: epochs of the pre-training; None where unknown.
+    """
+
+    architecture: str
+    path: str = ""
+    sha256: str = ""
+    method: str = "random"
+    norm: str = ""
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What linear and semi-supervised evaluation have in common.
+
+    Attributes:
+        data: Folder with train/<class>/<image> and val/<class>/<image> in it, WebDataset shards (a
+            folder of .tar files or a pattern such as train-{000..146}.tar), or "demo" for the
+            embedded set. Default: the environment variable IMAGENET_DIR.
+        val_data: Validation images, likewise. Default: those beside the training images.
+        image_size: Side of the crops in pixels.
+        batch_size: Images per step over all processes.
+        epochs: Epochs of training; the learning rate falls to a tenth at 60 and 80 % of them.
+        seed: Seed of the classifier, the order, the views and a drawn subset.
+        workers: Data-loader processes of each process.
+        amp: Mixed precision of the backbone: auto is bf16 where the GPU has it, else fp16; off on
+            CPUs.
+        device: auto (GPUs where there are), cpu or cuda.
+        log_every: Steps between two lines of metrics.jsonl.
+    """
+
+    data: str | None = None
+    val_data: str | None = None
+    image_size: int = 224
+    batch_size: int = LINEAR.batch_size
+    epochs: int = LINEAR.epochs
+    seed: int = 0
+    workers: int = field(default=8, metadata=_HOW)
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_HOW)
+    log_every: int = field(default=10, metadata=_HOW)
+
+    def _resolve(self, weights: Weights, **more: Any) -> "ClassifierConfig":
+        common = {f.name: getattr(self, f.name) for f in dataclasses.fields(EvaluationConfig)}
+        common["data"] = DEMO if self.data == DEMO else str(locate(self.data))
+        if self.val_data is not None:
+            common["val_data"] = str(locate(self.val_data, "val"))
+        resolved = ClassifierConfig(**common, weights=weights, **more)
+        resolved.check()
+        return resolved
+
+
+@dataclass(frozen=True)
+class LinearConfig(EvaluationConfig):
+    """A linear classifier on frozen features.
+
+    Attributes:
+        lr: Learning rate for that batch. Default: 0.4 for 256 images, scaled with the batch.
+        weight_decay: Weight decay of the classifier.
+    """
+
+    lr: float | None = None
+    weight_decay: float = LINEAR.weight_decay
+
+    def resolve(self, weights: Weights) -> "ClassifierConfig":
+        """The same with every field filled in from the protocol, and checked.
+
+        Raises:
+            UserError: naming the field that is wrong.
+        """
+        lr = _scaled(self.lr, LINEAR.head_lr, self.batch_size)
+        return self._resolve(
+            weights, kind="linear", head_lr=lr, weight_decay=self.weight_decay, percent=100
+        )
+
+
+@dataclass(frozen=True)
+class SemiConfig(EvaluationConfig):
+    """The whole network fine-tuned on a small share of the labels.
+
+    Attributes:
+        percent: Share of the training images.
+        list_path: SimCLR's list of these images, one file name a line. Default: a seeded choice
+            of the same size with equally many of each class.
+        backbone_lr: Learning rate of the backbone for that batch. Default: for 256 images 1e-4 at
+            1 % and 1e-2 at 10 %, scaled with the batch.
+        head_lr: Learning rate of the classifier for that batch. Default: likewise 1.0 and 0.1.
+        weight_decay: Weight decay of all parameters.
+    """
+
+    percent: Literal[1, 10] = 1
+    list_path: Annotated[str | None, tyro.conf.arg(name="list", metavar="FILE")] = None
+    backbone_lr: float | None = None
+    head_lr: float | None = None
+    weight_decay: float = SEMI[1].weight_decay
+
+    def resolve(self, weights: Weights) -> "ClassifierConfig":
+        """The same with every field filled in from the protocol, and checked.
+
+        Raises:
+            UserError: naming the field that is wrong.
+        """
+        protocol = SEMI[self.percent]
+        path = None
+        if self.list_path is not None:
+            path = str(Path(self.list_path).expanduser().resolve())
+            if not Path(path).is_file():
+                raise UserError(f"--list {self.list_path}: no such file; check the path.")
+        return self._resolve(
+            weights,
+            kind="semi",
+            backbone_lr=_scaled(self.backbone_lr, protocol.backbone_lr, self.batch_size),
+            head_lr=_scaled(self.head_lr, protocol.head_lr, self.batch_size),
+            weight_decay=self.weight_decay,
+            percent=self.percent,
+            list_path=path,
+            list_sha256=sha256(path) if path else "",
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(EvaluationConfig):
+    """A job: nothing is left out. Made by :meth:`LinearConfig.resolve` or :class:`SemiConfig`'s.
+
+    Attributes:
+        kind: ``linear`` (frozen backbone) or ``semi``.
+        weights: what the backbone starts from.
+        backbone_lr: learning rate of the backbone; 0 where it is frozen.
+        head_lr: learning rate of the classifier.
+        weight_decay: of every trained parameter.
+        percent: share of the training images.
+        list_path: a list of these images; None for a seeded choice.
+        list_sha256: of that file, or "".
+    """
+
+    kind: Literal["linear", "semi"] = "linear"
+    weights: Weights = field(default=Weights("resnet50"), metadata=_HOW)
+    backbone_lr: float = LINEAR.backbone_lr
+    head_lr: float = LINEAR.head_lr
+    weight_decay: float = LINEAR.weight_decay
+    percent: int = LINEAR.percent
+    list_path: str | None = field(default=None, metadata=_HOW)
+    list_sha256: str = ""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether only the classifier learns."""
+        return self.kind == "linear"
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates, as options, metrics and tables name them."""
+        if self.frozen:
+            return {"lr": self.head_lr}
+        return {"backbone_lr": self.backbone_lr, "head_lr": self.head_lr}
+
+    def check(self) -> None:
+        """Raise unless every number is one that a training can have.
+
+        Raises:
+            UserError: naming the option.
+        """
+        counts = ("image_size", "batch_size", "epochs", "log_every")
+        for name in (*counts, "workers", "seed", "weight_decay"):
+            value, least = getattr(self, name), int(name in counts)
+            if not least <= value < math.inf:
+                raise UserError(f"{_option(name)} {value}: must be at least {least}.")
+        for name, rate in self.rates.items():
+            if not 0 < rate < math.inf:
+                raise UserError(f"{_option(name)} {rate}: must be more than 0.")
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this run and not another; weights and lists by what is in them."""
+        return {
+            "weights_sha256": self.weights.sha256,
+            "architecture": self.weights.architecture,
+            **{
+                f.name: getattr(self, f.name)
+                for f in dataclasses.fields(self)
+                if f.metadata.get("identity", True)
+            },
+        }
+
+    def run_name(self) -> str:
+        """The run folder's name: its main fields, and a hash of what else was chosen.
+
+        Fields at their default do not count, so that a new one leaves old names as they were.
+        """
+        named = (
+            "kind weights_sha256 architecture percent epochs batch_size backbone_lr head_lr seed"
+        )
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        default["weight_decay"] = (LINEAR if self.frozen else SEMI[self.percent]).weight_decay
+        chosen = {k: v for k, v in self.identity().items() if k not in named and v != default[k]}
+        share = "" if self.frozen else f"-{self.percent}percent"
+        lr = f"{self.head_lr:g}" if self.frozen else f"{self.backbone_lr:g}-{self.head_lr:g}"
+        return (
+            f"{self.weights.architecture}-{self.weights.sha256[:8] or 'random'}{share}"
+            f"-e{self.epochs}-lr{lr}-b{self.batch_size}-s{self.seed}-{short_hash(chosen)}"
+        )
+
+
+def _option(field_name: str) -> str:
+    return "--" + field_name.replace("_", "-")
+
+
+def _scaled(lr: float | None, published: float, batch_size: int) -> float:
+    """The published rate for another batch (linear scaling), unless one was chosen."""
+    return published * batch_size / LINEAR.batch_size if lr is None else lr

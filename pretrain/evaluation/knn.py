@@ -1,0 +1,206 @@
+"""kNN classification of features by a weighted vote, and the monitor of a pre-training.
+
+Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018,
+section 3.4, in the protocol of DINO (arXiv 2104.14294, section 4.1): the k images of the training
+split that are nearest by cosine vote for their class with weight exp(cosine / 0.07).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.distributed import World
+from common.errors import UserError
+from pretrain.data import ImageSource
+from pretrain.evaluation.accuracy import Accuracy
+from pretrain.evaluation.features import Features, extract
+from pretrain.evaluation.ranks import add_up, buffers_of_rank0
+from pretrain.evaluation.splits import check_comparable
+from pretrain.evaluation.subsets import balanced
+
+NEIGHBOURS = (20, 200)
+TEMPERATURE = 0.07
+SIMILARITIES = 2**26
+"""Entries of a similarity matrix that are held at once: 256 MiB."""
+
+
+class KnnResult(NamedTuple):
+    """A kNN accuracy.
+
+    Attributes:
+        k: the neighbours that voted.
+        accuracy: of the queries.
+    """
+
+    k: int
+    accuracy: Accuracy
+
+
+def predict(
+    queries: Tensor,
+    memory: Tensor,
+    labels: Tensor,
+    ks: Sequence[int],
+    temperature: float = TEMPERATURE,
+    chunk: int | None = None,
+) -> Tensor:
+    """The classes that the neighbours vote for, (len(ks), q).
+
+    Args:
+        queries: features (q, c), of any length.
+        memory: features (m, c), of any length.
+        labels: classes (m,) of the memory.
+        ks: numbers of neighbours, each at most m.
+        temperature: of the votes' weights.
+        chunk: queries at a time; by default so many that the similarities take 256 MiB.
+    """
+    memory = F.normalize(memory, dim=1)
+    found = torch.empty(len(ks), len(queries), dtype=torch.int64, device=queries.device)
+    chunk = chunk or max(SIMILARITIES // len(memory), 1)
+    classes = int(labels.max()) + 1
+    for first in range(0, len(queries), chunk):
+        part = F.normalize(queries[first : first + chunk], dim=1)
+        similarity, neighbour = (part @ memory.T).topk(max(ks), 1)
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # the nearest has 1
+        label = labels[neighbour]
+        for row, k in enumerate(ks):
+            votes = torch.zeros(len(part), classes, device=part.device, dtype=weight.dtype)
+            votes.scatter_add_(1, label[:, :k], weight[:, :k])
+            found[row, first : first + chunk] = votes.argmax(1)
+    return found
+
+
+def clip(k: int, labels: Tensor) -> int:
+    """``k``, but no more than the smallest class in ``labels`` has: others could outvote it."""
+    counts = torch.bincount(labels)
+    return min(k, int(counts[counts > 0].min()))
+
+
+@torch.no_grad()
+def cross_validated(
+    features: Tensor,
+    labels: Tensor,
+    folds: int,
+    k: int,
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+) -> KnnResult:
+    """kNN over one set of features: each fold is classified by the others.
+
+    The folds have each class in equal shares. They are not independent, so that the interval is
+    an approximation.
+
+    Args:
+        features: (n, c).
+        labels: classes (n,), each of at least two images.
+        folds: at least two, and at most the images of the smallest class.
+        k: neighbours, clipped to the smallest class that votes in any fold.
+        temperature: of the votes' weights.
+        seed: of the assignment to folds.
+
+    Raises:
+        ValueError: if a fold would lack a class.
+    """
+    smallest = clip(len(labels), labels)
+    if not 2 <= folds <= smallest:
+        raise ValueError(f"{folds} folds of classes that have {smallest} images or more")
+    fold = torch.empty_like(labels)
+    generator = torch.Generator().manual_seed(seed)
+    for of_class in _by_class(labels):
+        shuffled = of_class[torch.randperm(len(of_class), generator=generator)]
+        fold[shuffled] = torch.arange(len(shuffled), device=labels.device) % folds
+    k = min(clip(k, labels[fold != f]) for f in range(folds))
+    correct = 0
+    for f in range(folds):
+        rest = fold != f
+        answers = predict(features[~rest], features[rest], labels[rest], (k,), temperature)
+        correct += int((answers[0] == labels[~rest]).sum())
+    return KnnResult(k, Accuracy(correct, len(labels)))
+
+
+def _by_class(labels: Tensor) -> Iterator[Tensor]:
+    for label in labels.unique():
+        yield (labels == label).nonzero()[:, 0]
+
+
+class KnnMonitor:
+    """kNN accuracy of a backbone while it trains: the validation split against training images.
+
+    Args:
+        memory: the training split; a seeded, class-balanced part of it votes.
+        queries: the validation split.
+        image_size: side of the images' centre crop in pixels.
+        workers: data-loader processes of each process.
+        world: this process; all processes call the monitor together.
+        images: training images that vote, or all if there are fewer.
+        seed: of their choice.
+        batch_size: images at a time in each process.
+
+    Raises:
+        UserError: if both are the same images, or have other classes.
+    """
+
+    def __init__(
+        self,
+        memory: ImageSource,
+        queries: ImageSource,
+        image_size: int,
+        workers: int,
+        world: World,
+        images: int,
+        seed: int,
+        batch_size: int = 256,
+    ) -> None:
+        check_comparable(memory, queries)
+        self.memory = memory.subset(balanced(memory.labels, images, seed))
+        self.queries = queries
+        self.image_size, self.workers, self.world = image_size, workers, world
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, backbone: nn.Module, dtype: torch.dtype | None) -> dict[str, float]:
+        """The accuracies; backbone, buffers, modes and random streams are as before.
+
+        Args:
+            backbone: on the process's device, not wrapped for several processes; images
+                (b, 3, h, w) -> feature maps (b, c, h', w') or vectors (b, c).
+            dtype: of autocast; None for float32.
+
+        Returns:
+            For k of 20 and 200: ``knn<k>_top1`` and its 95 % interval ``knn<k>_low`` to
+            ``knn<k>_high`` in percent, and ``knn_k<k>``, the neighbours that did vote: no more
+            than the memory's smallest class has. ``knn_memory`` and ``knn_queries`` count
+            images. The same in every process.
+        """
+        world = self.world
+        with torch.random.fork_rng(devices=[]), buffers_of_rank0(backbone, world):
+            memory = self._extract(backbone, self.memory, dtype).gathered(world)
+            queries = self._extract(backbone, self.queries, dtype)
+        if not len(memory.labels):
+            raise UserError(f"none of the kNN's images in {self.memory.description} can be read.")
+        ks = [clip(k, memory.labels) for k in NEIGHBOURS]
+        answers = predict(queries.vectors, memory.vectors, memory.labels, ks)
+        correct = (answers == queries.labels).sum(1)
+        total = torch.tensor([len(queries.labels)], device=correct.device)
+        *right, asked = add_up(torch.cat([correct, total]), world).tolist()
+        found: dict[str, float] = {"knn_memory": len(memory.labels), "knn_queries": asked}
+        for name, k, count in zip(NEIGHBOURS, ks, right, strict=True):
+            accuracy = Accuracy(count, asked)
+            low, high = accuracy.interval
+            found |= {
+                f"knn{name}_top1": accuracy.percent,
+                f"knn{name}_low": low,
+                f"knn{name}_high": high,
+                f"knn_k{name}": k,
+            }
+        return found
+
+    def _extract(
+        self, backbone: nn.Module, source: ImageSource, dtype: torch.dtype | None
+    ) -> Features:
+        return extract(
+            backbone, source, self.image_size, self.workers, self.world, dtype, self.batch_size
+        )

@@ -1,0 +1,45 @@
+"""LEWEL_B, LEWEL on BYOL: Huang et al., CVPR 2022 (arXiv 2203.14898)."""
+
+from pretrain.augment import byol_views
+from pretrain.config import ResolvedConfig
+from pretrain.lewel import LEWEL
+from pretrain.method import Method, lars
+from pretrain.recipes import Recipe
+
+
+def build(config: ResolvedConfig) -> LEWEL:
+    """The model of a resolved configuration."""
+    return LEWEL(
+        config.backbone,
+        config.norm,
+        config.proj_dim,
+        config.hidden_dim,
+        config.neck_layers,
+        config.heads,
+        config.scale,
+        config.loss_weight,
+        config.base_momentum,
+    )
+
+
+METHOD = Method(
+    name="lewel_b",
+    title="LEWEL_B",
+    recipes=(
+        Recipe("eman", 100, 1024, 3.6, 1e-6, 0.98, 10, "LEWEL's published log of 100 epochs"),
+        Recipe("eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, "LEWEL's release script"),
+        Recipe("syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10, "LEWEL's release script"),
+    ),
+    archs={"eman": "LEWELB_EMAN", "syncbn": "LEWELB"},
+    defaults={
+        "proj_dim": 256,
+        "hidden_dim": 4096,
+        "neck_layers": 2,
+        "heads": 4,
+        "scale": 1.0,
+        "loss_weight": 0.5,
+    },
+    build=build,
+    views=byol_views,
+    optimizer=lars,
+)

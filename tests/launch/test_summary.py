@@ -1,0 +1,88 @@
+"""Means over seeds, and published figures of the same protocol beside them."""
+
+import statistics
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from launch import published
+from launch.summary import markdown, summarise
+
+
+def rows(*seeds_and_aps: tuple[int, float], **changes: Any) -> pd.DataFrame:
+    common = {
+        "config": "coco_R_50_FPN_1x_infomin", "method": "LEWEL_B", "norm": "eman",
+        "pretrain_epochs": 200, "lr": 0.02, "batch_size": 16, "iterations": 90000,
+        "overrides": "", "weights_sha256": "ab",
+    }  # fmt: skip
+    return pd.DataFrame(
+        [{**common, **changes, "seed": seed, "box_AP": ap} for seed, ap in seeds_and_aps]
+    )
+
+
+def test_mean_and_sample_deviation_over_seeds() -> None:
+    values = [57.0, 57.4, 56.9, 57.1, 57.6]
+    (row,) = summarise("transfer", rows(*enumerate(values))).to_dict("records")
+    expected = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    assert (row["seeds"], row["box_AP"]) == (5, expected)
+
+
+def test_one_run_has_no_deviation_and_stands_beside_the_published_figure() -> None:
+    (row,) = summarise("transfer", rows((0, 41.0))).to_dict("records")
+    assert row["box_AP"] == "41.00" and row["source"] == "LEWEL README"
+    assert (row["published"], row["difference"]) == ("box_AP 41.3", "-0.30")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pretrain_epochs": 100},  # never published
+        {"overrides": "SOLVER.MAX_ITER 100"},  # another protocol
+        {"method": "mine"},
+        {"config": "coco_R_50_FPN_1x_moco"},  # another head: LEWEL's figures are not its
+    ],
+)
+def test_nothing_else_stands_beside_a_published_figure(changes: dict[str, Any]) -> None:
+    frame = summarise("transfer", rows((0, 41.0), **changes))
+    assert "published" not in frame or frame["published"].isna().all()
+
+
+def test_experiments_that_differ_are_not_averaged() -> None:
+    frame = pd.concat([rows((0, 40.0)), rows((0, 30.0), lr=2e-4), rows((0, 20.0), norm="syncbn")])
+    assert list(summarise("transfer", frame)["seeds"]) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "box", "top1"),
+    [
+        ("transfer", {"config": "coco_R_50_FPN_1x_rand", "method": "random"}, 32.8, None),
+        ("transfer", {"config": "coco_R_50_FPN_1x", "method": "supervised"}, 39.7, None),
+        ("transfer", {"config": "coco_R_50_FPN_1x_moco", "method": "supervised"}, 38.9, None),
+        (
+            "transfer",
+            {"config": "coco_R_50_C4_1x_moco", "method": "MoCo v2", "pretrain_epochs": 200},
+            38.9,  # of lr 0.02; the one whose learning rate was searched has 39.2
+            None,
+        ),
+        (
+            "transfer",
+            {"config": "coco_R_50_FPN_1x_infomin", "method": "LEWEL_M (re-implementation)",
+             "norm": "eman", "pretrain_epochs": 200},
+            40.0,
+            None,
+        ),
+        ("linear", {"method": "LEWEL_B", "norm": "syncbn", "pretrain_epochs": 400}, None, 73.8),
+    ],
+)  # fmt: skip
+def test_what_was_published(kind: str, row: dict[str, Any], box: float, top1: float) -> None:
+    found = published.find(kind, row)
+    assert found is not None and found["source"]
+    assert (found["top1"] if box is None else found["box_AP"]) == (box or top1)
+
+
+def test_markdown_has_no_empty_column() -> None:
+    text = markdown("transfer", summarise("transfer", rows((0, 41.0), norm=None, method="mine")))
+    head, rule, row, *_ = text.split("\n\n")[1].splitlines()
+    assert "norm" not in head and "| config | method |" in head
+    assert head.count("|") == rule.count("|") == row.count("|")

@@ -1,0 +1,113 @@
+"""Methods and recipes by name."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.errors import UserError
+from pretrain import methods
+from pretrain.config import PretrainConfig
+
+SMALL = {"backbone": "resnet18", "image_size": 32, "proj_dim": 16, "batch_size": 4, "data": "demo"}
+
+
+def resolve(method: str, **changes: Any) -> Any:
+    sizes = {"hidden_dim": 24, "queue_size": 12}
+    mine = {k: v for k, v in sizes.items() if k in methods.find(method).defaults}
+    return PretrainConfig(method=method, **SMALL | mine | changes).resolve()  # type: ignore[arg-type]
+
+
+# Method, norm, epochs; batch, lr, weight decay, momentum, warm-up: DESIGN's recipes, MoCo's README.
+PUBLISHED = [
+    ("lewel_b", "eman", 100, 1024, 3.6, 1e-6, 0.98, 10),
+    ("lewel_b", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10),
+    ("lewel_b", "syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10),
+    ("moco_v2", "shufflebn", 200, 256, 0.03, 1e-4, 0.999, 0),
+    ("lewel_m", "eman", 200, 256, 0.03, 1e-4, 0.999, 0),
+    ("byol", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10),
+]
+
+
+@pytest.mark.parametrize("row", PUBLISHED)
+def test_a_published_run_needs_nothing_but_its_name(row: tuple[Any, ...], demo_root: Path) -> None:
+    method, norm, epochs, *values = row
+    config = PretrainConfig(method=method, norm=norm, epochs=epochs, data="demo").resolve()
+    got = (config.batch_size, config.lr, config.weight_decay, config.base_momentum)
+    assert [*got, config.warmup_epochs] == values
+
+
+def test_each_method_has_a_norm_of_its_own_as_default(demo_root: Path) -> None:
+    norms = {name: resolve(name).norm for name in methods.methods()}
+    assert norms == {
+        "byol": "eman", "lewel_b": "eman", "lewel_m": "eman", "moco_v2": "shufflebn"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", methods.methods())
+def test_every_norm_trains_a_step_and_moves_the_target(name: str, demo_root: Path) -> None:
+    method = methods.find(name)
+    for norm in method.archs:
+        torch.manual_seed(0)
+        config = resolve(name, norm=norm)
+        model = method.build(config)
+        optimizer = method.optimizer(model, config.lr, config.weight_decay)
+        online, target = model.networks()
+        before = {k: v.clone() for k, v in target.named_parameters()}
+        loss = model(*torch.randn(2, 4, 3, 32, 32))
+        loss.backward()
+        optimizer.step()
+        momentum = model.update_target(0, 10)
+        assert torch.isfinite(loss) and momentum == config.base_momentum
+        assert model.embedding.shape == (4, 16)
+        assert not any(p.requires_grad for p in target.parameters())
+        for key, new in online.named_parameters():
+            expected = momentum * before[key] + (1 - momentum) * new.detach()
+            torch.testing.assert_close(target.get_parameter(key), expected)
+        assert model.backbone()(torch.randn(2, 3, 64, 64)).shape == (2, 512, 2, 2)
+        assert target.training == (norm != "eman")
+
+
+def test_eman_statistics_follow_and_others_have_their_own(demo_root: Path) -> None:
+    for norm in ("eman", "syncbn"):
+        torch.manual_seed(0)
+        model = methods.find("byol").build(resolve("byol", norm=norm))
+        model(*torch.randn(2, 4, 3, 32, 32))
+        online, target = (net.get_buffer("backbone.bn1.running_mean") for net in model.networks())
+        assert (target == 0).all() == (norm == "eman")
+        model.update_target(0, 10)
+        if norm == "eman":
+            torch.testing.assert_close(target, (1 - 0.98) * online)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"method": "simclr"}, "--method simclr is unknown; choose one of byol, lewel_b"),
+        ({"method": "byol", "norm": "shufflebn"}, "--norm shufflebn does not go with --method byo"),
+        ({"method": "moco_v2", "norm": "syncbn"}, "choose shufflebn or eman"),
+        ({"method": "byol", "queue_size": 8}, "--method byol has no --queue-size; leave it out"),
+        ({"method": "moco_v2", "heads": 4}, "--method moco_v2 has no --heads"),
+        ({"method": "lewel_m", "temperature": 0.0}, "--temperature 0.0: must be more than 0"),
+        ({"method": "lewel_m", "heads": 3}, "--heads 3 must divide --proj-dim 128"),
+    ],
+)
+def test_what_a_method_has_not(words: dict[str, Any], message: str, demo_root: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        PretrainConfig(data="demo", **words).resolve()
+
+
+def test_run_names_tell_methods_and_their_options_apart(demo_root: Path) -> None:
+    configs = [
+        resolve("lewel_b"),
+        resolve("lewel_b", loss_weight=0.0),
+        resolve("byol"),
+        resolve("moco_v2"),
+        resolve("moco_v2", temperature=0.1),
+    ]
+    assert len({config.run_name() for config in configs}) == len(configs)
+    again = dataclasses.replace(configs[0], knn_every=3, workers=1, checkpoint_min=1.0)
+    assert again.run_name() == configs[0].run_name()
