@@ -14,6 +14,9 @@ from detection.config import PLACEHOLDER, Weights, read_config
 from detection.pickles import read_architecture
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
 
+# Of 0..255, RGB: ImageNet's, with which self-supervised methods normalise.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
 SUPERVISED = "detectron2://ImageNetPretrained/"  # Detectron2's own, of ImageNet's labels
 
 
@@ -47,10 +50,13 @@ class Source:
         """
         if not self.architecture:
             return
+        model, resnet = cfg.MODEL, cfg.MODEL.RESNETS
         wanted = (
-            ("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, backbones.depth_of(self.architecture)),
+            ("MODEL.RESNETS.DEPTH", resnet.DEPTH, backbones.depth_of(self.architecture)),
             ("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB"),
-            ("MODEL.RESNETS.STRIDE_IN_1X1", cfg.MODEL.RESNETS.STRIDE_IN_1X1, False),
+            ("MODEL.PIXEL_MEAN", list(model.PIXEL_MEAN), list(PIXEL_MEAN)),
+            ("MODEL.PIXEL_STD", list(model.PIXEL_STD), list(PIXEL_STD)),
+            ("MODEL.RESNETS.STRIDE_IN_1X1", resnet.STRIDE_IN_1X1, False),
         )
         for key, value, right in wanted:
             if value != right:
@@ -59,6 +65,11 @@ class Source:
                     f"({self.architecture}) need {right}; choose another "
                     "config, such as an _infomin one."
                 )
+        if "BN" not in resnet.NORM:
+            raise UserError(
+                f"MODEL.RESNETS.NORM is {resnet.NORM!r} in the config, which has no place for "
+                "the statistics of these weights' BatchNorm; use SyncBN."
+            )
 
 
 def find_weights(wanted: str | None, config: str, label: str | None, output_dir: Path) -> Source:

@@ -87,7 +87,10 @@ TRANSFER = [
     (f"--config {DEMO_CONFIG}", r"no finished ResNet-18 pre-training run in \S*runs"),
     (f"--config {DEMO_CONFIG} --weights gone.pth.tar", r"--weights gone\.pth\.tar: no such file"),
     (f"--config {DEMO_CONFIG} --weights cut.pth.tar", r"cut\.pth\.tar is not a readable"),
-    (f"--config {DEMO_CONFIG} --weights linear.pth", r"linear\.pth is no checkpoint of a known .*named fc"),
+    (
+        f"--config {DEMO_CONFIG} --weights linear.pth",
+        r"linear\.pth is no checkpoint of .*named fc",
+    ),
     (f"--config {DEMO_CONFIG} --weights cut.pkl", r"cut\.pkl is not readable as Detectron2"),
     (f"--config {DEMO_CONFIG} --weights none --seed -1", r"--seed -1: must be at least 0"),
     (f"--config {DEMO_CONFIG} --weights none --lr nan", r"--lr nan: must be more than 0"),

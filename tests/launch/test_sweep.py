@@ -1,4 +1,4 @@
-"""Several learning rates are several runs, each with a folder of its own."""
+"""Several values of an option are several runs, each with a folder of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import launch.transfer
+from common.errors import UserError
 from launch.jobs import Job
+from launch.options import Resources, RunOptions
 
 CONFIG = Path(__file__).resolve().parent.parent.parent / "det_configs" / "demo_R_18_FPN.yaml"
 
@@ -29,3 +31,56 @@ def test_every_lr_is_a_job(
     assert all(folder.parent == tmp_path / "runs" / "transfer" for folder in folders)
     assert all(job.config.overrides == ("SOLVER.MAX_ITER", "3") for job in launched)
     assert "lr 0.001 is under 0.1 times demo_R_18_FPN's own 0.02" in capsys.readouterr().out
+
+
+def command(folder: Path, **changes: object) -> launch.transfer.Command:
+    options = {
+        "config": (CONFIG,),
+        "weights": ("none",),
+        "run": RunOptions(output_dir=folder),
+        "resources": Resources(cluster="debug"),
+    }
+    return launch.transfer.Command(**options | changes)  # type: ignore[arg-type]
+
+
+def test_every_combination_is_a_run(
+    tmp_path: Path, demo_root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(f'_BASE_: "{CONFIG}"\nSOLVER:\n  MAX_ITER: 9\n')
+    sweep = command(tmp_path, config=(CONFIG, other), lr=(0.02, 0.01), seed=3, seeds=2)
+    members = launch.transfer.plan(sweep, ())
+    assert len({member.job(sweep.run).folder for member in members}) == len(members) == 8
+    assert {(m.config.config_name, m.config.lr, m.config.seed) for m in members} == {
+        (name, lr, seed)
+        for name in ("demo_R_18_FPN", "other") for lr in (0.02, 0.01) for seed in (3, 4)
+    }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"other.yaml"}
+    out = capsys.readouterr().out
+    assert "other, seed 4: 9 iterations of 4 images (4 on each of 1 processes, 4 in a" in out
+
+
+def test_what_the_batch_makes_of_the_config_is_printed(
+    tmp_path: Path, demo_root: Path, capsys: pytest.CaptureFixture
+) -> None:
+    launch.transfer.plan(command(tmp_path, batch_size=2), ())
+    out = capsys.readouterr().out
+    assert "500 iterations of 2 images" in out
+    assert "lr 0.01, steps 400, scaled from the batch of the config" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 0}, "--seeds 0: must be at least 1"),
+        ({"seed": -1}, "--seed -1: must be at least 0"),
+        ({"weights": ("a.pth", "b.pth"), "label": "BYOL"}, "--label BYOL is one name for 2"),
+        ({"seeds": 3, "run": RunOptions(name="x")}, "--name x is one folder, but these are 3 runs"),
+        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
+    ],
+)
+def test_sweeps_that_cannot_be(
+    tmp_path: Path, demo_root: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        launch.transfer.plan(command(tmp_path, **changes), ())

@@ -81,6 +81,9 @@ def test_a_bare_backbone_needs_a_label(tmp_path: Path) -> None:
         (("INPUT.FORMAT", "BGR"), "INPUT.FORMAT"),
         (("MODEL.RESNETS.DEPTH", "50"), "MODEL.RESNETS.DEPTH"),
         (("MODEL.RESNETS.STRIDE_IN_1X1", "True"), "STRIDE_IN_1X1"),
+        (("MODEL.PIXEL_MEAN", "[103.53,116.28,123.675]"), "MODEL.PIXEL_MEAN"),
+        (("MODEL.PIXEL_STD", "[1.0,1.0,1.0]"), "MODEL.PIXEL_STD"),
+        (("MODEL.RESNETS.NORM", "GN"), "MODEL.RESNETS.NORM is 'GN'"),
     ],
 )
 def test_a_config_that_treats_the_weights_otherwise_is_refused(
