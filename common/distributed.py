@@ -1,12 +1,15 @@
 """Which process of how many this is, on which device: one process, torchrun, srun or submitit."""
 
+import copy
 import datetime
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from common.errors import UserError
 
@@ -84,6 +87,26 @@ def check_same_step(step: int, world: World) -> None:
             f"the processes would resume at different steps, {steps.tolist()}: do all nodes see "
             "the same run folder? The same command tries again."
         )
+
+
+def settle_buckets(parallel: nn.Module, loss: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Two backward passes that change nothing but the order in which DDP sums gradients.
+
+    DDP groups gradients anew after the first of its passes. With more than two processes that
+    changes the order of sums, and a resumed run would differ from an uninterrupted one: call this
+    in every process, before the state is loaded.
+
+    Args:
+        parallel: a module in DistributedDataParallel.
+        loss: a scalar loss of what ``inputs`` are, through ``parallel``.
+        inputs: tensors of any values.
+    """
+    state, stream = copy.deepcopy(parallel.state_dict()), torch.get_rng_state()
+    for _ in range(2):
+        loss(*inputs).backward()
+    parallel.zero_grad()
+    parallel.load_state_dict(state)
+    torch.set_rng_state(stream)
 
 
 def cpus_per_process(world: World) -> int:

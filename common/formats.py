@@ -64,6 +64,7 @@ _LIGHTNING = "pytorch-lightning_version"
 # it is one of the rows with that place, and which method trained it is not known.
 FORMATS = (
     Format("LEWEL", _ONLINE, _TARGET, ("predictor_obj.",), "LEWEL_B"),
+    Format("LEWEL_M", _ONLINE, _TARGET, ("queue_obj",), "LEWEL_M (re-implementation)"),
     Format("BYOL (EMAN)", _ONLINE, _TARGET, ("predictor.",), "BYOL"),
     Format("MoCo v1", _QUERY, _KEY, ("encoder_q.fc.weight",), "MoCo v1"),
     Format("MoCo v2", _QUERY, _KEY, ("encoder_q.fc.0.", "encoder_q.fc.2."), "MoCo v2"),

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,18 @@ def delete(folder: Path) -> None:
 
 @contextmanager
 def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
-    """For ``--fresh``: put an earlier run aside, and delete it once its successor has started.
+    """For ``--fresh``: put an earlier run aside, and delete it once the block has ended.
 
     If the block raises before the new run wrote anything of its own, the earlier one is back.
+
+    Raises:
+        UserError: if a job that is running holds the folder.
     """
     aside = folder.with_name(f".{folder.name}.old")
     if not wanted or not folder.exists():
         yield
         return
+    hold(folder).release()
     delete(aside)
     folder.rename(aside)
     try:
@@ -97,8 +101,12 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     delete(aside)
 
 
-def hold(folder: Path) -> FileLock:
+def hold(folder: Path, patience_s: float = 0) -> FileLock:
     """Take the folder for this job, until the lock is released or the process ends.
+
+    Args:
+        folder: the run folder.
+        patience_s: how long to wait for a job that holds it.
 
     Raises:
         UserError: if another job that is running holds it.
@@ -106,7 +114,7 @@ def hold(folder: Path) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience_s)
     except Timeout as error:
         raise UserError(
             f"{folder} is in use by a job that is running; wait for it, end it, or choose another "
@@ -117,8 +125,8 @@ def hold(folder: Path) -> FileLock:
 
 def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
     """Folder and final metrics of the finished runs of a kind, oldest first."""
-    found = sorted(
-        (output_dir / "runs" / kind).glob(f"*/{FINAL}"),
-        key=lambda path: (path.stat().st_mtime_ns, path),
-    )
-    return [(path.parent, json.loads(path.read_text())) for path in found]
+    found = []
+    for path in (output_dir / "runs" / kind).glob(f"[!.]*/{FINAL}"):  # not those set aside
+        with suppress(FileNotFoundError):  # deleted by another job's --fresh meanwhile
+            found.append((path.stat().st_mtime_ns, path, json.loads(path.read_text())))
+    return [(path.parent, metrics) for _, path, metrics in sorted(found, key=lambda row: row[:2])]

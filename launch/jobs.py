@@ -11,6 +11,8 @@ import submitit
 from common import runs
 from launch import tables
 
+PATIENCE_S = 600
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,7 +38,8 @@ class Job:
         if os.environ.get("RANK", "0") != "0":
             self._work()
             return
-        with runs.hold(self.folder):
+        # Slurm starts a job of a lost node anew while the first copy may still be running there.
+        with runs.hold(self.folder, PATIENCE_S if "SLURM_JOB_ID" in os.environ else 0):
             self._work()
         tables.rebuild(self.output_dir)
 

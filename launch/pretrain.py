@@ -20,6 +20,7 @@ from launch.submit import launch
 from pretrain import methods
 from pretrain.config import PretrainConfig
 from pretrain.data import check_enough, open_images, open_validation
+from pretrain.evaluation.splits import check_comparable
 from pretrain.train import pretrain
 
 
@@ -50,10 +51,13 @@ def run(arguments: list[str] | None = None) -> Path | None:
         config = dataclasses.replace(config, device=device(options.resources))
     check_divides("--batch-size", config.batch_size, processes(options.resources))
     folder = options.run.folder("pretrain", config.run_name())
-    images = len(open_images(config.data))
-    check_enough(images, config.data, config.batch_size)
-    open_validation(config.data, config.val_data)
-    steps = config.epochs * (images // config.batch_size)
+    source = open_images(config.data)
+    check_enough(len(source), config.data, config.batch_size)
+    if config.knn_every:
+        queries = open_validation(config.data, config.val_data)
+        if queries is not None:
+            check_comparable(source, queries)
+    steps = config.epochs * (len(source) // config.batch_size)
     job = Job(pretrain, config, folder, options.run.output_dir.resolve(), steps)
     launch([job], options.resources, options.run.fresh)
     return folder

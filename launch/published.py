@@ -1,5 +1,6 @@
 """Published figures of the same protocols, each with its source: ``published.csv``."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,16 @@ import pandas as pd
 FILE = Path(__file__).with_name("published.csv")
 VARIANT = re.compile(r"_(infomin|moco|rand)$")
 
-# A column of our tables -> the column of published.csv with the same figure.
-FIGURES = {
-    "box_AP": "box_AP",
-    "box_AP50": "box_AP50",
-    "box_AP75": "box_AP75",
-    "mask_AP": "mask_AP",
-    "mask_AP50": "mask_AP50",
-    "mask_AP75": "mask_AP75",
-    "mIoU": "mIoU",
-    "top1": "top1",
-}
+# Columns of our tables and of published.csv.
+FIGURES = (
+    *("box_AP", "box_AP50", "box_AP75"),
+    *("mask_AP", "mask_AP50", "mask_AP75"),
+    *("mIoU", "top1"),
+)
+
+# A linear evaluation that can be compared with a published one; beside it the name of its protocol.
+LINEAR = {"architecture": "resnet50", "image_size": 224, "epochs": 50, "demo": False}
+LINEAR_PROTOCOL = "linear 50ep"
 
 
 def read() -> pd.DataFrame:
@@ -30,8 +30,8 @@ def read() -> pd.DataFrame:
 def benchmark_of(kind: str, config: str) -> str:
     """What ``published.csv`` calls the protocol of a run.
 
-    A config's variants differ in pixel statistics and weights, not in protocol; but MoCo's FPN has
-    another head, and is a protocol of its own.
+    A config's variants are one protocol, though MoCo's C4 and VOC ones synchronise BatchNorm in
+    another way; but MoCo's FPN has another head, and is a protocol of its own.
 
     >>> benchmark_of("transfer", "coco_R_50_FPN_1x_infomin")
     'coco_R_50_FPN_1x'
@@ -65,14 +65,21 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
         row: a row of its results table.
 
     Returns:
-        Its figures and its ``source``; None if nothing is published. Of several rows the first,
-        unless another one was made with the config's own learning rate.
+        Its figures and its ``source``; None if nothing is published, or the run is of another
+        size or learning rate than the protocol's. Of several rows the first, unless another one
+        was made with the config's own learning rate.
     """
+    if row.get("demo") is True or row.get("low_lr") is True:
+        return None
+    if kind == "linear" and any(row.get(name) != value for name, value in LINEAR.items()):
+        return None
     frame = read()
     config = row.get("config")
     wanted = frame["benchmark"] == benchmark_of(kind, "" if pd.isna(config) else str(config))
     norm = row.get("norm")
     wanted &= frame["method"] == method_of(str(row["method"]), "" if pd.isna(norm) else str(norm))
+    if kind == "linear":
+        wanted &= frame["protocol"] == LINEAR_PROTOCOL
     epochs = row.get("pretrain_epochs")
     published = frame["pretrain_epochs"]
     if row["method"] not in ("random", "supervised"):
@@ -80,5 +87,18 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
     found = frame[wanted.fillna(False)]
     if not len(found):
         return None
-    own = found[found["lr"].isin(["0.02", "0.003"])]
-    return dict((own if len(own) else found).iloc[0])
+    rates = pd.to_numeric(found["lr"], errors="coerce")
+    own = found[rates.notna()]
+    best = (own if len(own) else found).iloc[0]
+    ours, theirs = row.get("lr"), pd.to_numeric(best["lr"], errors="coerce")
+    if ours is not None and pd.notna(ours) and pd.notna(theirs) and not _near(ours, theirs, row):
+        return None
+    return dict(best)
+
+
+def _near(ours: float, theirs: float, row: dict[str, Any]) -> bool:
+    """Whether two learning rates are the same, ours scaled to the published batch."""
+    batch = row.get("batch_size")
+    published = 256 if "architecture" in row else 16
+    scale = published / batch if batch is not None and pd.notna(batch) else 1
+    return math.isclose(ours * scale, theirs, rel_tol=1e-3)

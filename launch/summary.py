@@ -15,6 +15,11 @@ SAME = (
     "architecture",
     "percent",
     "subset",
+    "image_size",
+    "weight_decay",
+    "images_train",
+    "images_val",
+    "demo",
     "lr",
     "low_lr",
     "backbone_lr",
@@ -25,8 +30,7 @@ SAME = (
     "overrides",
     "weights_sha256",
 )
-HIDDEN = ("overrides", "weights_sha256")
-FIGURES = tuple(published.FIGURES)
+HIDDEN = ("overrides", "weights_sha256", "weight_decay", "images_val", "demo")
 
 
 def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -40,14 +44,16 @@ def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
         What the rows of an experiment share; ``seeds``, their number; for each figure its mean,
         over several seeds with the sample's standard deviation (``38.5 ± 0.2``); and where the
         same protocol, method and epochs were published, ``published`` and ``difference`` of the
-        first figure that both have, and the ``source``.
+        figures that both have, and the ``source`` with its learning rate.
     """
+    if "subset" in frame:  # drawn anew for each seed
+        frame = frame.assign(subset=frame["subset"].str.replace(r" seed \d+$", "", regex=True))
     same = [name for name in SAME if name in frame]
-    figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
+    figures = [name for name in published.FIGURES if name in frame and frame[name].notna().any()]
     rows = []
     for values, group in frame.groupby(same, dropna=False, sort=False):
         row = dict(zip(same, values, strict=True))
-        row["seeds"] = len(group)
+        row["seeds"] = group["seed"].nunique()
         row |= {name: _mean_and_deviation(group[name]) for name in figures}
         rows.append({k: v for k, v in row.items() if k not in HIDDEN} | _beside(kind, row, group))
     return pd.DataFrame(rows).convert_dtypes()
@@ -63,19 +69,22 @@ def _mean_and_deviation(values: pd.Series) -> str:
 
 def _beside(kind: str, row: dict[str, object], group: pd.DataFrame) -> dict[str, object]:
     """The published figures of the same experiment, and how far the mean is from them."""
+    overrides = row.get("overrides")
+    if pd.notna(overrides) and overrides:  # another protocol
+        return {}
     known = published.find(kind, row)
-    if known is None or row.get("overrides"):  # with overrides it is another protocol
+    if known is None:
         return {}
     both = [
-        (ours, theirs)
-        for ours, theirs in published.FIGURES.items()
-        if ours in group and group[ours].notna().any() and not math.isnan(float(known[theirs]))
+        name
+        for name in published.FIGURES
+        if name in group and group[name].notna().any() and not math.isnan(float(known[name]))
     ]
-    differences = [f"{group[ours].mean() - known[theirs]:+.2f}" for ours, theirs in both]
+    differences = [f"{group[name].mean() - known[name]:+.2f}" for name in both]
     return {
-        "published": ", ".join(f"{ours} {known[theirs]:g}" for ours, theirs in both),
+        "published": ", ".join(f"{name} {known[name]:g}" for name in both),
         "difference": ", ".join(differences),
-        "source": known["source"],
+        "source": f"{known['source']}, lr {'?' if pd.isna(known['lr']) else known['lr']}",
     }
 
 

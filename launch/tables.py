@@ -64,6 +64,7 @@ TABLES = (
             "wall_time_s",
             "weights_sha256",
             "overrides",
+            "demo",
             "git_commit",
             "versions",
             "device",

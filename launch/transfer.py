@@ -91,7 +91,8 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
         UserError: for whatever is wrong; then nothing was written.
     """
     members = plan(options, overrides)
-    jobs = [member.job(options.run) for member in members]
+    found = (member.job(options.run) for member in members)
+    jobs = list({job.folder: job for job in found}.values())  # --lr 0.02 2e-2 is one run
     for source in {member.source.weights: member.source for member in members}.values():
         source.write()
         print(source.description, flush=True)

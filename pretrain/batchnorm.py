@@ -37,6 +37,11 @@ class GlooBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or not dist.is_initialized():
             return super().forward(input)
         self._check_input_dim(input)
+        with torch.autocast(input.device.type, enabled=False):  # sums are never in half precision
+            exact = input.to(torch.promote_types(input.dtype, torch.float32))
+            return self._synchronised(exact).to(input.dtype)
+
+    def _synchronised(self, input: Tensor) -> Tensor:
         dims = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
         local = torch.cat([input.sum(dims), input.new_tensor([input.numel() / input.shape[1]])])

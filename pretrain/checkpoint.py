@@ -63,6 +63,18 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         path.unlink()
 
 
+def tidy(folder: Path, step: int) -> None:
+    """Delete what a killed job left: half a file, and checkpoints newer than the one loaded.
+
+    For the main process, once it has loaded the checkpoint of ``step``.
+    """
+    for path in folder.glob(".checkpoint_*"):
+        path.unlink()
+    for path in _newest_first(folder):
+        if path.name > f"checkpoint_{step:09d}.pth.tar":
+            path.unlink()
+
+
 def load_newest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None if there is none yet.
 

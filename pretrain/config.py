@@ -5,8 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torchvision
-
+from common.backbones import ARCHITECTURES
 from common.errors import UserError
 from common.runs import short_hash
 from pretrain import methods
@@ -101,7 +100,7 @@ class PretrainConfig:
     log_every: int = field(default=10, metadata=_HOW)
     checkpoint_min: float = field(default=15.0, metadata=_HOW)
     knn_every: int = field(default=10, metadata=_HOW)
-    knn_images: int = field(default=50_000, metadata=_HOW)
+    knn_images: int = field(default=200_000, metadata=_HOW)
 
     def resolve(self) -> "ResolvedConfig":
         """The same with every field filled in from the method's recipe, and checked.
@@ -120,6 +119,8 @@ class PretrainConfig:
         fields = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)}
         fields |= {k: v for k, v in default.items() if fields[k] is None}
         fields["data"] = DEMO if self.data == DEMO else str(locate(self.data))
+        if self.val_data not in (None, DEMO):
+            fields["val_data"] = str(locate(self.val_data, "val", "--val-data"))
         resolved = ResolvedConfig(**fields)
         _check_sizes(resolved)
         return resolved
@@ -173,25 +174,16 @@ class PretrainConfig:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs:g} must be fewer than --epochs {self.epochs}."
             )
-        if self.backbone not in _resnets():
+        if self.backbone not in ARCHITECTURES:
             raise UserError(
                 f"--backbone {self.backbone} is not a torchvision ResNet; choose one "
-                f"of {', '.join(_resnets())}."
+                f"of {', '.join(ARCHITECTURES)}."
             )
 
 
 def _of_some_methods() -> list[str]:
     fields = dataclasses.fields(PretrainConfig)
     return [f.name for f in fields if f.metadata.get("of_some_methods")]
-
-
-def _resnets() -> list[str]:
-    models = torchvision.models
-    return sorted(
-        name
-        for name in models.list_models(models)
-        if models.get_model_builder(name).__module__ == models.resnet.__name__
-    )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """What learns: a method's model on its device, in DDP, with optimizer and mixed precision."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.distributed import World
+from common.distributed import World, settle_buckets
 from pretrain.batchnorm import replace_sync_batchnorm
 from pretrain.config import ResolvedConfig
 from pretrain.method import Method
@@ -25,7 +23,6 @@ class Learner:
 
     def __init__(self, method: Method, config: ResolvedConfig, world: World) -> None:
         self.device = world.device
-        torch.manual_seed(config.seed)
         self.model = method.build(config).to(world.device)
         if world.size > 1 and world.device.type == "cpu":
             replace_sync_batchnorm(self.model)
@@ -40,23 +37,9 @@ class Learner:
                 broadcast_buffers=True,
                 device_ids=[world.device.index] if world.device.type == "cuda" else None,
             )
-            self._settle_buckets(config.image_size)
-
-    def _settle_buckets(self, size: int) -> None:
-        """Two backward passes that change nothing but the order in which DDP sums gradients.
-
-        DDP groups gradients anew after the first of its passes. With more than two processes
-        that changes the order of sums, and a resumed run would differ from an uninterrupted one.
-        """
-        before = copy.deepcopy(self.model.state_dict()), torch.get_rng_state()
-        for _ in range(2):
-            views = torch.randn(2, 2, 3, size, size).to(self.device)
-            with torch.autocast(views.device.type, self.dtype, enabled=self.dtype is not None):
-                loss = self.forward(*views)
-            loss.backward()
-        self.optimizer.zero_grad()
-        self.model.load_state_dict(before[0])
-        torch.set_rng_state(before[1])
+            size = config.image_size
+            views = torch.randn(2, 2, 3, size, size, generator=torch.Generator()).to(self.device)
+            settle_buckets(self.forward, self._loss, *views)
 
     def step(self, view1: Tensor, view2: Tensor, lr: float) -> tuple[Tensor, bool]:
         """One optimizer step on this process's share of a batch.
@@ -73,8 +56,11 @@ class Learner:
         view1, view2 = (v.to(self.device, non_blocking=True) for v in (view1, view2))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss = self.forward(view1, view2)
+        loss = self._loss(view1, view2)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         return loss.detach(), optimizer_step(self.scaler, self.optimizer)
+
+    def _loss(self, view1: Tensor, view2: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return self.forward(view1, view2)

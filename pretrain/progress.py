@@ -75,11 +75,13 @@ class Totals:
     def restore(self, ranks: list[dict[str, Any]]) -> bool:
         """Take this process's state from a checkpoint's; False if there were fewer or more.
 
-        Then the sums go to the first process, and the random streams are those of no process.
+        Then the first process has the mean loss of them all, for as many as there are now, and
+        the random streams are those of no process.
         """
         if len(ranks) != self.world.size:
             if self.world.is_main:
-                self.loss.fill_(sum(rank["loss"] for rank in ranks))
+                mean = sum(rank["loss"] for rank in ranks) / len(ranks)
+                self.loss.fill_(mean * self.world.size)
                 self.skipped = sum(rank["skipped"] for rank in ranks)
             return False
         mine = ranks[self.world.rank]

@@ -102,6 +102,8 @@ class Training:
                     len(state["ranks"]),
                 )
         distributed.check_same_step(self.progress.step, self.world)
+        if self.world.is_main:
+            checkpoint.tidy(self.folder, self.progress.step)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step; the final metrics."""
@@ -133,13 +135,17 @@ class Training:
 
     def step(self, step: int, view1: Tensor, view2: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """One step on this process's share of the batch; its loss, and the schedules' values."""
-        config, per_epoch = self.config, self.batches.steps_per_epoch
-        lr = learning_rate(step, per_epoch, config.epochs, config.warmup_epochs, config.lr)
+        lr = self.rate(step)
         loss, taken = self.learner.step(view1, view2, lr)
-        row = {"step": step, "epoch": step // per_epoch, "lr": lr}
+        row = {"step": step, "epoch": step // self.batches.steps_per_epoch, "lr": lr}
         if taken:
             row["momentum"] = self.model.update_target(step, self.batches.total_steps)
         return loss, row
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        config, per_epoch = self.config, self.batches.steps_per_epoch
+        return learning_rate(step, per_epoch, config.epochs, config.warmup_epochs, config.lr)
 
     def _log(self, reporter: Reporter, row: dict[str, Any], loss: Tensor) -> bool:
         """A line with the processes' mean losses; whether a checkpoint is due by the clock.
@@ -157,15 +163,16 @@ class Training:
             dist.all_reduce(sums)
         *means, bad, due_somewhere = sums.tolist()
         if bad:
-            self._stop(row)
+            self._stop()
         reporter.write(row | {k: v / self.world.size for k, v in zip(named, means, strict=True)})
         return bool(due_somewhere) and self.source.resumes_within_epochs
 
-    def _stop(self, row: dict[str, Any]) -> None:
+    def _stop(self) -> None:
         bad = min(step for step in of_all_processes(self.totals.first_bad.item()) if step >= 0)
+        good = checkpoint.newest_name(self.folder)
         raise UserError(
-            f"the loss was not finite at step {bad}, lr {row['lr']:g}; the last good checkpoint "
-            f"is {checkpoint.newest_name(self.folder)} in {self.folder}; try a lower --lr."
+            f"the loss was not finite at step {bad}, lr {self.rate(bad):g}; the last good "
+            f"checkpoint is {good} in {self.folder}; try a lower --lr."
         )
 
     def _end_epoch(self, reporter: Reporter, step: int) -> None:
@@ -178,7 +185,6 @@ class Training:
 
     def _evaluate(self, reporter: Reporter, step: int) -> None:
         """kNN accuracy after ``step``, or before the first step if it is -1."""
-        done = (step + 1) // self.batches.steps_per_epoch
         done = (step + 1) // self.batches.steps_per_epoch
         every = self.config.knn_every
         if self.knn and (done % every == 0 or done == self.config.epochs):

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from common import checkpoints
 from common.metrics import read_lines
+from pretrain import methods
 
 OF_THE_MACHINE = ("images_per_s", "data_wait", "memory_gib", "eta_s")
 
@@ -70,10 +71,13 @@ class Run:
         o = self.options
         words = (
             f"--method {o.method} --norm {o.norm} --data demo --backbone resnet18 --image-size 32 "
-            f"--epochs {o.epochs} --batch-size {o.batch_size} --hidden-dim 64 --proj-dim 32 "
+            f"--epochs {o.epochs} --batch-size {o.batch_size} --proj-dim 32 "
             f"--workers {o.workers} --log-every 1 --checkpoint-min 0.01 --knn-every 1 "
             f"--name run --cluster debug --output-dir {self.folder}"
         ).split()
+        sizes = {"hidden_dim": 64, "queue_size": 100}
+        for name in sizes.keys() & methods.find(o.method).defaults:
+            words += ["--" + name.replace("_", "-"), str(sizes[name])]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -9,6 +9,7 @@ import torch
 
 from common import checkpoints
 from common.distributed import World
+from common.errors import UserError
 from pretrain.evaluation.features import Features
 from pretrain.evaluation.ranks import add_up
 
@@ -56,5 +57,9 @@ def cached(
 def _read(path: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    saved: dict[str, Any] = checkpoints.load(path)
+    try:
+        saved: dict[str, Any] = checkpoints.load(path)
+    except UserError as error:
+        log.warning("%s They are computed again.", error)
+        return None
     return saved if saved["made_from"] == made_from else None

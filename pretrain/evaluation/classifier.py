@@ -88,14 +88,19 @@ class Evaluation:
         self.optimizer = make_optimizer(self.model, config)
         # A frozen backbone has no gradients, and the classifier's are float32.
         self.scaler = make_scaler(None if config.frozen else self.dtype)
-        self.progress = checkpoint.resume(folder, self.trained, self.optimizer, self.scaler)
-        distributed.check_same_step(self.progress.step, world)
         self.parallel: nn.Module = self.trained
         if world.size > 1:
             self.parallel = DistributedDataParallel(
                 self.trained,
                 device_ids=[world.device.index] if world.device.type == "cuda" else None,
             )
+            size = config.image_size
+            inputs = torch.zeros(2, 3, size, size, device=world.device)
+            if config.frozen:
+                inputs = torch.zeros(2, self.model.head.in_features, device=world.device)
+            distributed.settle_buckets(self.parallel, lambda x: self.parallel(x).sum(), inputs)
+        self.progress = checkpoint.resume(folder, self.trained, self.optimizer, self.scaler)
+        distributed.check_same_step(self.progress.step, world)
         self.batches = StepBatches(
             len(self.splits.training),
             config.batch_size,

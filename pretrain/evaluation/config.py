@@ -218,7 +218,7 @@ class ClassifierConfig(EvaluationConfig):
         """
         named = (
             "kind weights_sha256 architecture percent epochs batch_size backbone_lr head_lr seed"
-        )
+        ).split()
         default = {f.name: f.default for f in dataclasses.fields(self)}
         default["weight_decay"] = (LINEAR if self.frozen else SEMI[self.percent]).weight_decay
         chosen = {k: v for k, v in self.identity().items() if k not in named and v != default[k]}

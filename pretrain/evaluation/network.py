@@ -1,6 +1,7 @@
 """A ResNet with a linear classifier on its pooled features."""
 
 import hashlib
+from pathlib import Path
 
 import torch
 import torchvision
@@ -70,6 +71,11 @@ def load_backbone(weights: Weights) -> nn.Module:
         resnet = torchvision.models.get_model(weights.architecture)
         resnet.fc = nn.Identity()
         return resnet
+    if not Path(weights.path).is_file():
+        raise UserError(
+            f"{weights.path} is gone, from which this run started; put it back, or start a run of "
+            "another checkpoint (a run that still trains keeps only its last two)."
+        )
     if sha256(weights.path) != weights.sha256:
         raise UserError(
             f"{weights.path} is no longer the file of sha256 {weights.sha256[:8]} that this run "

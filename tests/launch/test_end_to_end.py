@@ -30,7 +30,7 @@ def run(folder: Path, script: str, words: str, status: int = 0) -> str:
 
 def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
     out = run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
-    assert "lewel_b syncbn on 2 x cpu" in out and "epoch 2 of 2 done" in out
+    assert "LEWEL_B syncbn on 2 x cpu" in out and "after epoch 2: epoch_loss" in out
     (folder,) = (tmp_path / "runs" / "pretrain").iterdir()
     assert "already finished" in run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
 
@@ -59,7 +59,7 @@ def test_a_job_that_fails_is_a_message_and_status_2(tmp_path: Path, demo_root: P
     words = f"{PRETRAIN} --lr 1e30 --log-every 1 --name diverging"
     for where in (TWO_PROCESSES, "--cluster debug"):
         error = run(tmp_path, "pretrain.py", f"{words} {where}", status=2)
-        assert error.splitlines()[-1].startswith("error: the loss is nan at step")
+        assert error.splitlines()[-1].startswith("error: the loss was not finite at step")
 
 
 def test_torchrun(tmp_path: Path, demo_root: Path) -> None:

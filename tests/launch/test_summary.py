@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from launch import published
+from launch.published import LINEAR
 from launch.summary import markdown, summarise
 
 
@@ -30,7 +31,7 @@ def test_mean_and_sample_deviation_over_seeds() -> None:
 
 def test_one_run_has_no_deviation_and_stands_beside_the_published_figure() -> None:
     (row,) = summarise("transfer", rows((0, 41.0))).to_dict("records")
-    assert row["box_AP"] == "41.00" and row["source"] == "LEWEL README"
+    assert row["box_AP"] == "41.00" and row["source"] == "LEWEL README, lr ?"
     assert (row["published"], row["difference"]) == ("box_AP 41.3", "-0.30")
 
 
@@ -41,6 +42,9 @@ def test_one_run_has_no_deviation_and_stands_beside_the_published_figure() -> No
         {"overrides": "SOLVER.MAX_ITER 100"},  # another protocol
         {"method": "mine"},
         {"config": "coco_R_50_FPN_1x_moco"},  # another head: LEWEL's figures are not its
+        {"demo": True},
+        {"low_lr": True},
+        {"method": "MoCo v2", "norm": None, "lr": 0.03},  # published with 0.02
     ],
 )
 def test_nothing_else_stands_beside_a_published_figure(changes: dict[str, Any]) -> None:
@@ -72,13 +76,37 @@ def test_experiments_that_differ_are_not_averaged() -> None:
             40.0,
             None,
         ),
-        ("linear", {"method": "LEWEL_B", "norm": "syncbn", "pretrain_epochs": 400}, None, 73.8),
+        (
+            "linear",
+            {"method": "LEWEL_B", "norm": "syncbn", "pretrain_epochs": 400, **LINEAR},
+            None,
+            73.8,
+        ),
     ],
 )  # fmt: skip
 def test_what_was_published(kind: str, row: dict[str, Any], box: float, top1: float) -> None:
     found = published.find(kind, row)
     assert found is not None and found["source"]
     assert (found["top1"] if box is None else found["box_AP"]) == (box or top1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"image_size": 96}, {"epochs": 10}, {"architecture": "resnet18"}, {"demo": True},
+     {"method": "MoCo v2", "norm": None, "pretrain_epochs": 200}],  # of another protocol
+)  # fmt: skip
+def test_another_linear_evaluation_has_no_published_figure(changes: dict[str, Any]) -> None:
+    row = {"method": "LEWEL_B", "norm": "syncbn", "pretrain_epochs": 400, **LINEAR}
+    assert published.find("linear", row) and not published.find("linear", row | changes)
+
+
+def test_seeds_of_a_drawn_subset_are_one_experiment_and_a_seed_counts_once() -> None:
+    frame = pd.DataFrame(
+        [{"method": "mine", "subset": f"seeded 10% seed {s}", "image_size": size, "seed": s,
+          "top1": 20.0 + s} for s, size in ((0, 96), (1, 96), (1, 96), (1, 224))]
+    )  # fmt: skip
+    summary = summarise("semi", frame)
+    assert list(summary["seeds"]) == [2, 1] and list(summary["top1"]) == ["20.67 ± 0.58", "21.00"]
 
 
 def test_markdown_has_no_empty_column() -> None:
