@@ -76,6 +76,15 @@ def delete(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def delete_empty(folder: Path) -> None:
+    """Delete ``folder`` and those above it up to ``runs``, as far as they are empty."""
+    with suppress(OSError):
+        for path in (folder, *folder.parents):
+            path.rmdir()
+            if path.name == "runs":
+                return
+
+
 @contextmanager
 def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     """For ``--fresh``: put an earlier run aside, and delete it once the block has ended.

@@ -54,6 +54,7 @@ class TransferConfig:
             ``MODEL.DEVICE cpu`` in the config has the last word.
         batch_size: images per iteration over all processes, by which learning rate, iterations
             and steps are scaled; None for the config's own, and no scaling.
+        eval_only: whether the weights are a trained detector's, which is only to be evaluated.
     """
 
     config: str
@@ -63,6 +64,7 @@ class TransferConfig:
     overrides: tuple[str, ...] = ()
     device: str = "auto"
     batch_size: int | None = None
+    eval_only: bool = False
 
     @property
     def config_name(self) -> str:
@@ -109,6 +111,7 @@ class TransferConfig:
             "batch_size": solver.IMS_PER_BATCH,
             "scaled": self.scaled(),
             "seed": self.seed,
+            "eval_only": self.eval_only,
             "overrides": {key: value for key, value in pairs if key not in named},
         }
 
@@ -132,6 +135,7 @@ class TransferConfig:
             f"{it['config']}-{it['weights_sha256'][:8] or 'random'}"
             f"-lr{it['lr']:g}-b{it['batch_size']}{'-scaled' * it['scaled']}-s{it['seed']}"
         )
+        name += "-eval" * self.eval_only
         return f"{name}-{short_hash(it['overrides'])}" if it["overrides"] else name
 
 

@@ -1,25 +1,29 @@
-"""The embedded data's registration, and whether a config's datasets are there."""
+"""The embedded data's registration, and whether a config's datasets are there and fit it."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
 import demo
 from common.errors import UserError
 
 DEMO_PREFIX = "demo_"
+DEMO_ROOT = demo.default_root()
 
 for _split in ("train", "val"):
-    _root = demo.default_root() / "coco"
     register_coco_instances(
         f"{DEMO_PREFIX}coco_{_split}",
-        {},
-        str(_root / "annotations" / f"instances_{_split}2017.json"),
-        str(_root / f"{_split}2017"),
+        {"thing_classes": list(demo.CLASSES)},
+        str(DEMO_ROOT / "coco" / "annotations" / f"instances_{_split}2017.json"),
+        str(DEMO_ROOT / "coco" / f"{_split}2017"),
     )
+for _split in ("trainval", "test"):
+    _name = f"{DEMO_PREFIX}voc_2007_{_split}"
+    register_pascal_voc(_name, str(DEMO_ROOT / "VOC2007"), _split, 2007, demo.VOC_NAMES)
+    MetadataCatalog.get(_name).evaluator_type = "pascal_voc"
 
 
 def uses_demo(cfg: Any) -> bool:
@@ -30,8 +34,11 @@ def uses_demo(cfg: Any) -> bool:
 def require_datasets(cfg: Any) -> None:
     """Raise unless every dataset of a Detectron2 config is on the disk; draw the embedded one.
 
+    A look at folders and lists, in no time; :func:`detection.inspection.inspect_datasets` reads
+    them.
+
     Raises:
-        UserError: naming the dataset and the file that was looked for.
+        UserError: naming the dataset and the file that was looked for, or the key that disagrees.
     """
     if uses_demo(cfg):
         demo.ensure()
@@ -40,13 +47,8 @@ def require_datasets(cfg: Any) -> None:
             raise UserError(
                 f"DATASETS: {name} is not a dataset that Detectron2 knows; check its spelling."
             )
-        metadata = MetadataCatalog.get(name)
-        for wanted in (
-            metadata.get("json_file"),
-            metadata.get("image_root"),
-            metadata.get("dirname"),
-        ):
-            if wanted and not Path(wanted).exists():
+        for wanted in _files(name):
+            if not wanted.exists():
                 root = os.environ.get(
                     "DETECTRON2_DATASETS", "datasets (DETECTRON2_DATASETS is not set)"
                 )
@@ -54,3 +56,56 @@ def require_datasets(cfg: Any) -> None:
                     f"dataset {name} is not there: looked for {wanted}, under {root}; "
                     "set DETECTRON2_DATASETS to the folder that holds it."
                 )
+        _check_list(name)
+        _check_classes(cfg, name)
+
+
+def image_list(name: str) -> Path | None:
+    """The text file that lists a VOC dataset's images; None for datasets of another kind."""
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("image_list"):
+        return Path(metadata.image_list)
+    if metadata.get("dirname") and metadata.get("split"):
+        return Path(metadata.dirname) / "ImageSets" / "Main" / f"{metadata.split}.txt"
+    return None
+
+
+def _files(name: str) -> list[Path]:
+    """What must exist, the likeliest to be missing first."""
+    metadata = MetadataCatalog.get(name)
+    keys = ("json_file", "image_root", "dirname", "sem_seg_root")
+    found = [Path(metadata.get(key)) for key in keys if metadata.get(key)]
+    listed = image_list(name)
+    return [*found, listed] if listed else found
+
+
+def _check_list(name: str) -> None:
+    """Raise unless a VOC list names images, of which the first or the last is there."""
+    path = image_list(name)
+    if path is None:
+        return
+    names = path.read_text().split()
+    if not names:
+        raise UserError(f"dataset {name} is empty: {path} lists no image.")
+    folder = path.parents[2] / "JPEGImages"
+    first, last = (folder / f"{one}.jpg" for one in (names[0], names[-1]))
+    if not first.exists() and not last.exists():
+        raise UserError(
+            f"dataset {name} is not whole: {path} lists {len(names)} images, but neither {first} "
+            f"nor {last.name} is there; unpack it again."
+        )
+
+
+def _check_classes(cfg: Any, name: str) -> None:
+    """Raise if a model has another number of classes than its dataset."""
+    metadata = MetadataCatalog.get(name)
+    things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
+    for key, node, classes in (
+        ("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS, things),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", cfg.MODEL.SEM_SEG_HEAD, None if things else stuff),
+    ):
+        if classes and len(classes) != node.NUM_CLASSES:
+            raise UserError(
+                f"{key} is {node.NUM_CLASSES}, but dataset {name} has {len(classes)} classes; "
+                f"set it to {len(classes)}."
+            )

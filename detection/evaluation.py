@@ -1,15 +1,27 @@
-"""Box and mask AP of a detector on a config's test sets."""
+"""What a config's test set is scored by: a table of the kinds of data sets."""
 
 import logging
-from collections.abc import Mapping
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from detectron2.data import MetadataCatalog, build_detection_test_loader
-from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    PascalVOCDetectionEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+)
 from torch import nn
 
 from common.errors import UserError
 from detection.compat import faster_coco_eval
+from detection.mapper import Mapper, TestMapper
+
+Scores = Mapping[str, Mapping[str, float]]
 
 AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TASKS = {"bbox": "box", "segm": "mask"}
@@ -24,50 +36,137 @@ class FasterCOCOEvaluator(COCOEvaluator):
             super()._eval_predictions(*args, **kwargs)
 
 
-def check_evaluators(cfg: Any) -> None:
-    """Raise unless there is an evaluator for each of the config's test sets.
+class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
+    """Detectron2's VOC evaluator, whose means are of the classes that the test set has.
 
-    Raises:
-        UserError: naming the data set and its kind.
+    A class without an object that counts has no AP. Detectron2 takes it for 0, or NaN by the
+    rules of 2012; COCO leaves it out, and so does this. The whole of VOC has objects of all.
     """
-    for name in cfg.DATASETS.TEST:
-        kind = MetadataCatalog.get(name).get("evaluator_type", "none")
-        if kind != "coco":
-            raise UserError(
-                f"DATASETS.TEST: {name} is evaluated by {kind!r}; only COCO's box "
-                "and mask AP are supported."
-            )
+
+    _class_names: list[str]
+    _predictions: dict[int, list[str]]
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """``{"bbox": {"AP": ..., "AP50": ..., "AP75": ...}}`` in percent; None off rank 0."""
+        names, predictions, counted = self._class_names, self._predictions, self._counted()
+        present = [i for i, name in enumerate(names) if name in counted]
+        self._class_names = [names[i] for i in present]
+        self._predictions = {new: predictions.get(old, []) for new, old in enumerate(present)}
+        try:
+            found: dict[str, dict[str, float]] | None = super().evaluate()
+        finally:
+            self._class_names, self._predictions = names, predictions
+        return found
+
+    def _counted(self) -> set[str]:
+        """Classes with an object that is not marked difficult."""
+        found = set()
+        for name in Path(self._image_set_path).read_text().split():
+            for item in ET.parse(self._anno_file_template.format(name)).iter("object"):
+                if item.findtext("difficult", "0").strip() == "0":
+                    found.add(item.findtext("name", ""))
+        return found
 
 
-def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:
-    """Box and mask AP, in percent, on the config's test set; every process takes a share.
-
-    Args:
-        cfg: a Detectron2 config.
-        model: the detector, on its device.
-        folder: where the predictions are written.
-
-    Returns:
-        ``{"box_AP": ..., "mask_AP50": ...}`` in the main process, nothing in the others. NaN
-        where the test set has no object of that size.
-    """
-    results: dict[str, float] = {}
-    for name in cfg.DATASETS.TEST:
-        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        evaluator = FasterCOCOEvaluator(name, tasks=tasks, output_dir=folder)
-        loader = build_detection_test_loader(cfg, name)
-        found = inference_on_dataset(model, loader, evaluator)
-        if found:
-            print_csv_format(found)
-            results |= flatten(found)
-    return results
-
-
-def flatten(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Detectron2's results by task as ``box_AP``, ``mask_AP50`` and so on."""
+def flatten(found: Scores) -> dict[str, float]:
+    """Detectron2's AP by task as ``box_AP``, ``mask_AP50`` and so on, of those that there are."""
     return {
         f"{name}_{ap}": float(found[task][ap])
         for task, name in TASKS.items()
         if task in found
         for ap in AP_NAMES
+        if ap in found[task]
     }
+
+
+def _coco(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
+    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    return FasterCOCOEvaluator(name, tasks=tasks, output_dir=folder)
+
+
+def _voc(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
+    return PresentVOCEvaluator(name)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of data set needs, known by its metadata's ``evaluator_type``.
+
+    Attributes:
+        evaluator: of a config, a test set's name and a folder to write to.
+        mapper: the training mapper of a config.
+        job: what its runs are called: ``runs/<job>/``, ``results/<job>.csv``.
+        flatten: names our metrics in what the evaluator found.
+    """
+
+    evaluator: Callable[[Any, str, str], DatasetEvaluator]
+    mapper: Callable[[Any], Mapper] = DatasetMapper
+    job: str = "transfer"
+    flatten: Callable[[Scores], dict[str, float]] = flatten
+
+
+KINDS = {"coco": Kind(_coco), "pascal_voc": Kind(_voc)}
+"""A new kind is a row; ``segmentation`` adds its own when it is imported."""
+
+
+def kind_of(cfg: Any) -> Kind:
+    """The kind of a config's test sets.
+
+    Raises:
+        UserError: if there is none, or one that is not known, or several test sets.
+    """
+    names = cfg.DATASETS.TEST
+    for name in names:
+        found = MetadataCatalog.get(name).get("evaluator_type", "none")
+        if found not in KINDS:
+            raise UserError(
+                f"DATASETS.TEST: {name} is evaluated by {found!r}; only {', '.join(KINDS)} are "
+                "supported."
+            )
+    if len(names) != 1:
+        raise UserError(
+            f"DATASETS.TEST names {len(names)} data sets; a row of the results is of one."
+        )
+    return KINDS[MetadataCatalog.get(names[0]).evaluator_type]
+
+
+def check_evaluators(cfg: Any) -> None:
+    """Raise unless there is an evaluator for the config's test set.
+
+    Raises:
+        UserError: naming the data set and its kind, or what the config asks of it in vain.
+    """
+    kind = kind_of(cfg)
+    if cfg.MODEL.MASK_ON and kind is KINDS["pascal_voc"]:
+        raise UserError(
+            f"MODEL.MASK_ON is True, but {cfg.DATASETS.TEST[0]} has boxes only; set it to False."
+        )
+
+
+def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:
+    """Scores, in percent, on the config's test set; every process takes a share.
+
+    Args:
+        cfg: a Detectron2 config.
+        model: on its device.
+        folder: where the predictions are written.
+
+    Returns:
+        ``{"box_AP": ..., "mask_AP50": ...}`` or ``{"mIoU": ...}`` in the main process, nothing in
+        the others. NaN where the test set has nothing of that size or class.
+
+    Raises:
+        UserError: naming a file of the test set that cannot be read.
+    """
+    kind = kind_of(cfg)
+    name = cfg.DATASETS.TEST[0]
+    loader = build_detection_test_loader(cfg, name, mapper=TestMapper(cfg))
+    try:
+        found = inference_on_dataset(model, loader, kind.evaluator(cfg, name, folder))
+    except UserError as error:  # a loader's worker puts its traceback before the sentence
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(last.removeprefix(f"{UserError.__module__}.UserError: ")) from error
+    if not found:
+        return {}
+    print_csv_format(found)
+    return kind.flatten(found)

@@ -1,22 +1,35 @@
-"""Training images, of which one that cannot be read does not end the job."""
+"""Images that cannot be read: passed over in training, named where every image counts."""
 
 import logging
 import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import SizeMismatchError
+
+from common.errors import UserError
 
 log = logging.getLogger("detection")
 
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
-class SkippingMapper(DatasetMapper):
-    """Detectron2's training mapper; an unreadable image is named, counted and passed over.
+# What Pillow raises for files that are missing, cut short or no images (broken PNGs are a
+# SyntaxError to it), and Detectron2 for an image of another size than its annotation says.
+UNREADABLE = (OSError, SyntaxError, SizeMismatchError)
+
+
+class SkippingMapper:
+    """A training mapper around another; an unreadable image is named, counted and passed over.
 
     Detectron2's loader draws another image where a mapper returns None.
+
+    Attributes:
+        inner: the mapper of a data set's kind.
     """
 
-    def __init__(self, cfg: Any) -> None:
-        super().__init__(cfg, is_train=True)
+    def __init__(self, inner: Mapper) -> None:
+        self.inner = inner
         self._unreadable = multiprocessing.Value("i", 0)  # shared with the loader's workers
 
     @property
@@ -25,11 +38,38 @@ class SkippingMapper(DatasetMapper):
         return int(self._unreadable.value)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """The image and its annotations; None if the file cannot be read."""
+        """The image and what is annotated; None if a file of it cannot be read."""
         try:
-            return super().__call__(dataset_dict)
-        except (OSError, SyntaxError) as error:
+            return self.inner(dataset_dict)
+        except UNREADABLE as error:
             log.warning("skipped an unreadable image: %s (%s)", dataset_dict["file_name"], error)
             with self._unreadable.get_lock():
                 self._unreadable.value += 1
             return None
+
+
+class TestMapper:
+    """Detectron2's test mapper; an unreadable image is an error, for a score without it is false.
+
+    It leaves masks alone: evaluators read them, and Detectron2 would take a palette for grey.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, cfg: Any) -> None:
+        self.inner = DatasetMapper(cfg, is_train=False)
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """The image, resized for the test.
+
+        Raises:
+            UserError: naming the file.
+        """
+        record = {k: v for k, v in dataset_dict.items() if k != "sem_seg_file_name"}
+        try:
+            return dict(self.inner(record))
+        except UNREADABLE as error:
+            raise UserError(
+                f"{record['file_name']} of the test set cannot be read ({error}); mend it, and the "
+                "same command goes on with the evaluation."
+            ) from error

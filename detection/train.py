@@ -1,4 +1,4 @@
-"""Fine-tuning and evaluation of a detector, top to bottom."""
+"""Fine-tuning and evaluation of a detector or any other registered model, top to bottom."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import build_detection_train_loader
+import torch.distributed as dist
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -28,7 +28,8 @@ from detection import compat
 from detection.checkpoint import AtomicCheckpointer, require_backbone
 from detection.config import TransferConfig, fit_to_device
 from detection.datasets import require_datasets, uses_demo
-from detection.evaluation import evaluate
+from detection.evaluation import evaluate, kind_of
+from detection.inspection import inspect_datasets
 from detection.mapper import SkippingMapper
 
 log = logging.getLogger("detection")
@@ -37,9 +38,10 @@ LOG_PERIOD = 20
 
 
 def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
-    """Fine-tune a detector to its last iteration and evaluate it, resuming what is in the folder.
+    """Fine-tune a model to its last iteration and evaluate it, resuming what is in the folder.
 
-    Every process of the job calls this with the same arguments.
+    Every process of the job calls this with the same arguments. What the config's test set is
+    decides how images are read, what is scored and the kind of the run (``detection.evaluation``).
 
     Args:
         config: the job.
@@ -49,8 +51,8 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         The final metrics, as written to ``metrics.json``; nothing in other processes.
 
     Raises:
-        UserError: if the folder holds another run, the batch does not split over the processes,
-            or the weights do not fit.
+        UserError: if the folder holds another run, a data set is not as it should be, the batch
+            does not split over the processes, or the weights do not fit.
     """
     runs.check_same(folder, config.identity())
     cfg = config.detectron2()
@@ -60,6 +62,7 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
     try:
         compat.create_local_process_group(world)
         require_datasets(cfg)
+        inspect_datasets(cfg)
         fit_to_device(cfg, world.device.type, world.size)
         cfg.OUTPUT_DIR = str(folder)
         cfg.freeze()
@@ -70,19 +73,20 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
                 file.write(cfg.dump())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         seed_all_rng(_stream_seed(config.seed, folder) + world.rank)
-        return _fit(config, cfg, folder, world)
+        job = _only_evaluate if config.eval_only else _fit
+        return job(config, cfg, folder, world)
     finally:
         distributed.stop()
 
 
 def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:
     commit = git_commit()  # of the code that runs, whatever is checked out later
-    mapper = SkippingMapper(cfg)
+    mapper = SkippingMapper(kind_of(cfg).mapper(cfg))
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     parallel = compat.data_parallel(model, world)
     trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-    loader = build_detection_train_loader(cfg, mapper=mapper)
+    loader = compat.train_loader(cfg, mapper)
     trainer = trainer_class(parallel, loader, optimizer)
     clock = Clock()
     checkpointer = AtomicCheckpointer(
@@ -138,6 +142,30 @@ def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[s
     return metrics
 
 
+def _only_evaluate(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:
+    """Evaluate a trained model, every tensor of which must be in the weights."""
+    started, commit = time.monotonic(), git_commit()
+    model = build_model(cfg)
+    checkpointer = AtomicCheckpointer(model, save_to_disk=False)
+    checkpointer.load(config.weights.path, checkpointables=[])
+    missing = [k for k in checkpointer.missing if not k.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"{config.weights.path} lacks {len(missing)} tensors of {config.config_name}, such as "
+            f"{missing[0]}; is it a detector of this config?"
+        )
+    results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
+    if not world.is_main:
+        return {}
+    metrics = _final_metrics(config, cfg, world, results) | {
+        "iterations": 0,
+        "wall_time_s": round(time.monotonic() - started, 1),
+        "git_commit": commit,
+    }
+    runs.finish(folder, metrics)
+    return metrics
+
+
 def _load(config: TransferConfig, checkpointer: AtomicCheckpointer, trainer: SimpleTrainer) -> int:
     """Load the folder's last checkpoint, or else the weights; the iteration to start at."""
     resuming = checkpointer.has_checkpoint()
@@ -162,8 +190,22 @@ def _precise_bn(cfg: Any, model: nn.Module, mapper: SkippingMapper) -> HookBase:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0
-    loader = build_detection_train_loader(cfg, mapper=mapper)
-    return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+    loader = compat.train_loader(cfg, mapper)
+    return _PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+
+
+class _PreciseBN(hooks.PreciseBN):
+    """Precise BN, after which every process evaluates the detector that is saved.
+
+    Processes weigh an iteration by their own number of ROIs, and so would have statistics of
+    their own in the ROI heads: all take the main process's.
+    """
+
+    def update_stats(self) -> None:
+        super().update_stats()
+        if dist.is_initialized() and not self._disabled:
+            for buffer in self._model.buffers():
+                dist.broadcast(buffer, 0)
 
 
 def _writers(cfg: Any, folder: Path) -> list[Any]:
@@ -209,7 +251,7 @@ def _final_metrics(
 ) -> dict[str, Any]:
     weights = config.weights
     return {
-        "kind": "transfer",
+        "kind": kind_of(cfg).job,
         "config": config.config_name,
         "method": weights.method,
         "norm": weights.norm,
@@ -217,6 +259,9 @@ def _final_metrics(
         "lr": cfg.SOLVER.BASE_LR,
         "low_lr": config.low_lr(),
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "batch_per_process": cfg.SOLVER.IMS_PER_BATCH // world.size,
+        "scaled": config.scaled(),
+        "eval_only": config.eval_only,
         "seed": config.seed,
         **{name: None if math.isnan(value) else round(value, 4) for name, value in results.items()},
         "iterations": cfg.SOLVER.MAX_ITER,

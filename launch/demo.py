@@ -16,7 +16,14 @@ from launch import pretrain, results, transfer
 from launch.options import parse
 from pretrain.checkpoint import FILE
 
-CONFIG = ROOT / "det_configs" / "demo_R_18_FPN.yaml"
+CONFIGS = ROOT / "det_configs"
+# What starts from LEWEL, and from nothing.
+JOBS = (
+    ("demo_R_18_FPN", "lewel"),
+    ("demo_R_18_FPN", "none"),
+    ("demo_voc_R_18_FPN", "lewel"),
+    ("demo_voc_R_18_FCN", "lewel"),
+)
 PRETRAIN = (
     "--data demo --backbone resnet18 --epochs 30 --batch-size 60 --lr 1.2 "
     "--image-size 64 --proj-dim 64 --hidden-dim 256 --workers 2"
@@ -25,12 +32,12 @@ PRETRAIN = (
 
 @dataclass(frozen=True)
 class Command:
-    """Pre-train LEWEL with a small ResNet on drawn images, fine-tune a small detector from it and
-    from nothing, and print both rows of the table.
+    """Pre-train LEWEL with a small ResNet on drawn images, fine-tune small models from it on drawn
+    COCO and VOC images, and a detector from nothing, and print the tables.
 
     Attributes:
         output_dir: Folder that holds runs/ and results/.
-        cluster: Where the three jobs run.
+        cluster: Where the jobs run.
     """
 
     output_dir: Path = ROOT
@@ -45,8 +52,9 @@ def main() -> None:
     common += ["--gpus-per-node", str(min(1, torch.cuda.device_count()))]
     folder = pretrain.run([*PRETRAIN.split(), *common])
     assert folder is not None
-    for weights in (str(folder / FILE), "none"):
-        transfer.run(["--config", str(CONFIG), "--weights", weights, *common])
+    for name, start in JOBS:
+        weights = str(folder / FILE) if start == "lewel" else start
+        transfer.run(["--config", str(CONFIGS / f"{name}.yaml"), "--weights", weights, *common])
     results.show(options.output_dir)
 
 

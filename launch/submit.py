@@ -95,6 +95,7 @@ def _submit(jobs: Sequence[Job], resources: Resources, cluster: str) -> list[Any
     except submitit.core.utils.FailedJobError as error:
         for path in new:
             runs.delete(path)
+            runs.delete_empty(path.parent)
         raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
 
 
@@ -137,13 +138,17 @@ def _executor(
 @contextmanager
 def _job_environment() -> Iterator[None]:
     """Without our own rank and rendezvous; with this checkout first on the path."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    added = {"PYTHONPATH": path}
+    if "SLURM_CONF" in os.environ:  # clean_env takes it away too: where the cluster is must stay
+        added["SLURM_CONF"] = os.environ["SLURM_CONF"]
     with submitit.helpers.clean_env():
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
+        before = {name: os.environ.get(name) for name in added}
+        os.environ.update(added)
         try:
             yield
         finally:
-            if before is None:
-                del os.environ["PYTHONPATH"]
-            else:
-                os.environ["PYTHONPATH"] = before
+            for name, value in before.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value

@@ -26,6 +26,8 @@ SAME = (
     "head_lr",
     "batch_size",
     "epochs",
+    "scaled",
+    "eval_only",
     "iterations",
     "overrides",
     "weights_sha256",

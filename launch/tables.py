@@ -8,9 +8,24 @@ from filelock import FileLock
 
 from common import runs
 from common.files import atomic_write
+from demo.classes import VOC_CLASSES
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 ORIGIN = ("method", "norm", "pretrain_epochs")
+SOLVER = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "seed")
+FINE_TUNING = (
+    "iterations",
+    "eval_only",
+    "unreadable_images",
+    "wall_time_s",
+    "weights_sha256",
+    "overrides",
+    "demo",
+    "git_commit",
+    "versions",
+    "device",
+    "run",
+)
 CLASSIFIER = (
     "weight_decay",
     "batch_size",
@@ -53,22 +68,21 @@ TABLES = (
         (
             "config",
             *ORIGIN,
-            "lr",
-            "low_lr",
-            "batch_size",
-            "seed",
+            *SOLVER,
             *(f"box_{name}" for name in AP),
             *(f"mask_{name}" for name in AP),
-            "iterations",
-            "unreadable_images",
-            "wall_time_s",
-            "weights_sha256",
-            "overrides",
-            "demo",
-            "git_commit",
-            "versions",
-            "device",
-            "run",
+            *FINE_TUNING,
+        ),
+    ),
+    Table(
+        "segmentation",
+        (
+            "config",
+            *ORIGIN,
+            *SOLVER,
+            *("mIoU", "fwIoU", "mACC", "pACC"),
+            *(f"IoU-{name}" for name in ("background", *VOC_CLASSES)),
+            *FINE_TUNING,
         ),
     ),
     Table("linear", (*ORIGIN, "architecture", "lr", *CLASSIFIER)),

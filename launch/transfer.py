@@ -20,13 +20,13 @@ from common.distributed import check_divides
 from common.errors import UserError, command
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
-from detection.evaluation import check_evaluators
-from detection.train import transfer
+from detection.evaluation import check_evaluators, kind_of
 from launch.cluster import device, processes
 from launch.jobs import Job
 from launch.options import Resources, RunOptions, parse
 from launch.submit import launch
-from launch.weights import Source, find_weights
+from launch.weights import Source, find_detector, find_weights
+from segmentation.train import transfer
 
 OVERRIDE_KEY = re.compile(
     r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|"
@@ -56,6 +56,7 @@ class Command:
         seeds: How many seeds, counted from --seed.
         label: Name of the pre-training method in the results table, where the checkpoint does
             not tell.
+        eval_only: Only evaluate --weights, a trained detector such as a run's model_final.pth.
     """
 
     config: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML [YAML ...]")]
@@ -65,6 +66,7 @@ class Command:
     seed: int = 0
     seeds: int = 1
     label: str | None = None
+    eval_only: bool = False
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=Resources)
 
@@ -115,8 +117,9 @@ class Member:
     def job(self, run: RunOptions) -> Job:
         """The run as a job."""
         cfg = self.config.detectron2()
-        folder = run.folder("transfer", self.config.run_name())
-        return Job(transfer, self.config, folder, run.output_dir.resolve(), cfg.SOLVER.MAX_ITER)
+        folder = run.folder(kind_of(cfg).job, self.config.run_name())
+        steps = 0 if self.config.eval_only else cfg.SOLVER.MAX_ITER
+        return Job(transfer, self.config, folder, run.output_dir.resolve(), steps)
 
 
 def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
@@ -138,7 +141,11 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
     members = []
     for path, wanted in itertools.product(options.config, options.weights or (None,)):
         yaml = str(path.resolve())
-        source = find_weights(wanted, yaml, options.label, options.run.output_dir.resolve())
+        source = (
+            find_detector(wanted, options.label)
+            if options.eval_only
+            else find_weights(wanted, yaml, options.label, options.run.output_dir.resolve())
+        )
         for lr, seed in itertools.product(options.lr or (None,), range(options.seeds)):
             config = TransferConfig(
                 yaml,
@@ -148,6 +155,7 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
                 overrides,
                 device(options.resources),
                 options.batch_size,
+                options.eval_only,
             )
             members.append(Member(config, source))
     if options.run.name and len(members) > 1:

@@ -72,6 +72,20 @@ class Source:
             )
 
 
+def find_detector(wanted: str | None, label: str | None) -> Source:
+    """A trained detector, for ``--eval-only``.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    if wanted in (None, NONE):
+        raise UserError("--eval-only needs --weights DETECTOR, such as a run's model_final.pth.")
+    path = _local(str(wanted))
+    digest = sha256(path)
+    weights = Weights(str(path), digest, label or path.parent.name)
+    return Source(weights, f"weights: {wanted}, sha256 {digest[:8]}, a trained detector")
+
+
 def find_weights(wanted: str | None, config: str, label: str | None, output_dir: Path) -> Source:
     """Find, read and check the weights; writes nothing.
 

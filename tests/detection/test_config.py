@@ -163,3 +163,8 @@ def test_batch_and_its_key_are_one() -> None:
         one.detectron2()
     with pytest.raises(UserError, match="--batch-size 0: must be at least 1"):
         dataclasses.replace(job(), batch_size=0).detectron2()
+
+
+def test_an_evaluation_is_another_run_than_a_training() -> None:
+    one = dataclasses.replace(job(), eval_only=True)
+    assert one.run_name() == f"{job().run_name()}-eval" and one.identity() != job().identity()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_pascal_voc
 from pycocotools.coco import COCO
 
 import demo
@@ -103,3 +104,53 @@ def test_the_embedded_data_is_drawn_only_where_it_is_used(
             require_datasets(cfg)
         assert uses_demo(cfg) is demo_used and drawn == ["drawn"]
     assert uses_demo(config("coco_R_50_FPN_1x_infomin", "DATASETS.TEST", ("demo_coco_val",)))
+
+
+@pytest.mark.parametrize("split", ["trainval", "test"])
+def test_the_embedded_voc_is_registered(demo_root: Path, split: str) -> None:
+    names = (demo_root / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").read_text().split()
+    records = DatasetCatalog.get(f"demo_voc_2007_{split}")
+    metadata = MetadataCatalog.get(f"demo_voc_2007_{split}")
+    assert [r["image_id"] for r in records] == names
+    assert all(Path(r["file_name"]).is_file() and r["annotations"] for r in records)
+    assert metadata.thing_classes == list(demo.VOC_NAMES)
+    assert (metadata.evaluator_type, metadata.year) == ("pascal_voc", 2007)
+    require_datasets(config("demo_voc_R_18_FPN"))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "classes"),
+    [
+        ("demo_R_18_FPN", "MODEL.ROI_HEADS.NUM_CLASSES", 80, 6),
+        ("demo_voc_R_18_FPN", "MODEL.ROI_HEADS.NUM_CLASSES", 20, 6),
+    ],
+)
+def test_another_number_of_classes_is_refused(
+    demo_root: Path, name: str, key: str, value: int, classes: int
+) -> None:
+    message = rf"{key} is {value}, but dataset demo_\w+ has {classes} classes; set it to {classes}"
+    with pytest.raises(UserError, match=message):
+        require_datasets(config(name, key, value))
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("", r"dataset \w+ is empty: .*/test\.txt lists no image"),
+        ("7\n8\n9\n", r"test\.txt lists 3 images, but neither .*/7\.jpg nor 9\.jpg is there"),
+        (None, r"dataset \w+ is not there: looked for .*/ImageSets/Main/test\.txt"),
+    ],
+)
+def test_a_list_without_its_images_is_refused(
+    tmp_path: Path, listed: str | None, message: str
+) -> None:
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    if listed is not None:
+        (tmp_path / "ImageSets" / "Main" / "test.txt").write_text(listed)
+    register_pascal_voc("listed", str(tmp_path), "test", 2007, demo.VOC_NAMES)
+    try:
+        with pytest.raises(UserError, match=message):
+            require_datasets(config("demo_voc_R_18_FPN", "DATASETS.TRAIN", ("listed",)))
+    finally:
+        DatasetCatalog.remove("listed")
+        MetadataCatalog.remove("listed")

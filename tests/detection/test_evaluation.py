@@ -10,7 +10,7 @@ import faster_coco_eval as faster_coco_eval_package
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import coco_evaluation
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as rle
@@ -183,11 +183,38 @@ def test_flatten() -> None:
     assert flatten({}) == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("voc_2007_test", "pascal_voc"), ("lvis_v1_val", "lvis"), ("mine", "none")]
-)
+@pytest.mark.parametrize(("name", "kind"), [("lvis_v1_val", "lvis"), ("mine", "none")])
 def test_a_test_set_without_an_evaluator_is_named(name: str, kind: str) -> None:
     check_evaluators(config("demo_R_18_FPN"))
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", ("demo_coco_val", name))
-    with pytest.raises(UserError, match=rf"{name} is evaluated by '{kind}'"):
+    with pytest.raises(UserError, match=rf"{name} is evaluated by '{kind}'; only coco, pascal_voc"):
         check_evaluators(cfg)
+
+
+@pytest.mark.parametrize("names", [(), ("demo_coco_val", "coco_2017_val")])
+def test_a_row_of_the_results_is_of_one_test_set(names: tuple[str, ...]) -> None:
+    cfg = config("demo_R_18_FPN", "DATASETS.TEST", names)
+    with pytest.raises(UserError, match=rf"DATASETS\.TEST names {len(names)} data sets"):
+        check_evaluators(cfg)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_of_the_test_set_is_named(
+    tmp_path: Path, demo_root: Path, workers: int
+) -> None:
+    records = [dict(r) for r in DatasetCatalog.get("demo_coco_val")[:2]]
+    (tmp_path / "cut.jpg").write_bytes(Path(records[1]["file_name"]).read_bytes()[:500])
+    records[1]["file_name"] = str(tmp_path / "cut.jpg")
+    name = f"cut_short_{workers}"
+    DatasetCatalog.register(name, lambda: records)
+    metadata = MetadataCatalog.get("demo_coco_val").as_dict()
+    MetadataCatalog.get(name).set(**{k: v for k, v in metadata.items() if k != "name"})
+    cfg = config(
+        "demo_R_18_FPN", "DATASETS.TEST", (name,), *SMALL, "DATALOADER.NUM_WORKERS", workers
+    )
+    truth = open_truth("demo_coco_val")
+    oracle = Oracle({i: perturbed(truth, i, np.random.default_rng(0)) for i in truth.imgs})
+    with pytest.raises(UserError) as error:
+        evaluate(cfg, oracle, str(tmp_path / "inference"))
+    assert str(error.value).startswith(f"{tmp_path}/cut.jpg of the test set cannot be read")
+    assert "\n" not in str(error.value)

@@ -18,13 +18,15 @@ NAME = "demo_with_broken_images"
 
 @pytest.fixture
 def broken(tmp_path: Path, demo_root: Path) -> Iterator[list[str]]:
-    """Three of six images: cut short, not an image, missing."""
+    """Four of six images: cut short, not an image, missing, of another size than annotated."""
     records = [dict(r) for r in DatasetCatalog.get("demo_coco_train")[:6]]
-    names = [str(tmp_path / name) for name in ("cut.jpg", "text.jpg", "missing.jpg")]
+    names = [str(tmp_path / f"{name}.jpg") for name in ("cut", "text", "missing", "small")]
     for record, name in zip(records, names, strict=False):
         data = Path(record["file_name"]).read_bytes()
         record["file_name"] = name
-        if "missing" not in name:
+        if "small" in name:
+            Image.new("RGB", (9, 9)).save(name)
+        elif "missing" not in name:
             Path(name).write_bytes(data[: len(data) // 2] if "cut" in name else b"not an image")
     DatasetCatalog.register(NAME, lambda: records)
     yield names
@@ -47,7 +49,7 @@ def test_unreadable_images_are_named_counted_and_passed_over(
         assert image["file_name"] not in broken
         with Image.open(image["file_name"]) as original:
             assert (image["width"], image["height"]) == original.size
-    assert mapper.unreadable >= 3  # every image was asked for at least once
+    assert mapper.unreadable >= 4  # every image was asked for at least once
     if workers == 0:  # another process's log does not come here
         skipped = [m for m in caplog.messages if m.startswith("skipped an unreadable image")]
         assert len(skipped) == mapper.unreadable

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.engine import hooks
 
 from common.distributed import World
 from common.errors import UserError
 from common.metrics import read_lines
-from detection import train
+from detection import inspection, train
 from detection.config import TransferConfig, Weights
 from detection.convert import convert
 from detection.train import transfer
@@ -232,3 +233,24 @@ def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
         transfer(tiny(lr=0.01), finished)
     with pytest.raises(UserError, match=r"another run: overrides .*'SOLVER.GAMMA': '0.5'"):
         transfer(tiny("SOLVER.GAMMA 0.5", lr=0.001), finished)
+
+
+def test_vocs_boxes_are_learnt_and_scored(tmp_path: Path) -> None:
+    words = f"{TINY} SOLVER.MAX_ITER 2 SOLVER.STEPS (1,)".split()
+    config = TransferConfig(str(CONFIGS / "demo_voc_R_18_FPN.yaml"), overrides=tuple(words))
+    metrics = transfer(config, tmp_path)
+    scores = {name: metrics[name] for name in metrics if "AP" in name}
+    assert list(scores) == ["box_AP", "box_AP50", "box_AP75"] and metrics["kind"] == "transfer"
+    assert all(0 <= value <= 100 for value in scores.values())
+    assert "dataset demo_voc_2007_test: 4 images" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_test_set_that_lacks_an_image_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [dict(r) for r in DatasetCatalog.get("demo_coco_val")]
+    records[1]["file_name"] = "nowhere.jpg"
+    monkeypatch.setattr(inspection, "_read", lambda _: records)
+    with pytest.raises(UserError, match=r"lacks 1 files of its 10 images, such as nowhere\.jpg"):
+        transfer(tiny(), tmp_path)
+    assert not list(tmp_path.glob("*.pth"))

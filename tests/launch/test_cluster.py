@@ -1,10 +1,12 @@
 """Where a job goes, in how many processes; and how a command line is read."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
+from launch import submit
 from launch.cluster import processes, resolve_cluster, visible_gpus
 from launch.options import Resources
 from launch.transfer import split_overrides
@@ -67,3 +69,18 @@ def test_overrides_begin_at_the_first_config_key(line: str, overrides: str) -> N
     options, found = split_overrides(line.split())
     assert " ".join(found) == overrides
     assert [*options, *found] == line.split()
+
+
+def test_a_job_is_submitted_without_our_rank_but_to_our_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = {"RANK": "3", "SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm/here.conf"}
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with submit._job_environment():
+        assert os.environ["SLURM_CONF"] == "/etc/slurm/here.conf"
+        assert os.environ["PYTHONPATH"] == str(submit.ROOT)
+        assert not {"RANK", "SLURM_JOB_ID"} & os.environ.keys()
+    assert {name: os.environ[name] for name in before} == before
+    assert "PYTHONPATH" not in os.environ

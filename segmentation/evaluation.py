@@ -1,0 +1,56 @@
+"""mIoU, and the row of ``detection.evaluation.KINDS`` that makes a job one of segmentation."""
+
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+
+from common.errors import UserError
+from detection.evaluation import KINDS, Kind, Scores
+from segmentation.mapper import SegmentationMapper
+from segmentation.masks import read_mask
+
+NAMES = ("mIoU", "fwIoU", "mACC", "pACC")
+
+
+class MaskEvaluator(SemSegEvaluator):
+    """Detectron2's evaluator, which names a mask that is not one.
+
+    It reads palette masks as indices. IoU is over all of the set's pixels that are not ignored;
+    its mean is over the classes that occur.
+    """
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Add a batch of images.
+
+        Raises:
+            UserError: naming a mask that cannot be read, or is not of its image's size.
+        """
+        for given, found in zip(inputs, outputs, strict=True):
+            path = self.input_file_to_gt_file[given["file_name"]]
+            try:
+                mask = read_mask(path, self._num_classes, self._ignore_label)
+            except OSError as error:
+                raise UserError(f"{error}; mend it, and the same command goes on.") from error
+            if mask.shape != tuple(found["sem_seg"].shape[-2:]):
+                raise UserError(f"mask {path} is not of its image's size; unpack it again.")
+            super().process([given], [found])
+
+
+def flatten(found: Scores) -> dict[str, float]:
+    """``mIoU``, ``fwIoU``, ``mACC``, ``pACC`` and ``IoU-<class>``, in percent."""
+    scores = found.get("sem_seg", {})
+    return {k: float(v) for k, v in scores.items() if k in NAMES or k.startswith("IoU-")}
+
+
+def _evaluator(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
+    ignored = MetadataCatalog.get(name).ignore_label
+    if ignored != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}, but "
+            f"dataset {name} marks pixels to ignore by {ignored}; set it to {ignored}."
+        )
+    return MaskEvaluator(name, output_dir=folder)
+
+
+KINDS["sem_seg"] = Kind(_evaluator, SegmentationMapper, "segmentation", flatten)

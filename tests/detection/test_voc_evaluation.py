@@ -1,0 +1,172 @@
+"""VOC's AP: a case computed by hand, perfect answers, classes that are absent, two processes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_pascal_voc
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from torch import nn
+
+import detection  # noqa: F401  registers the embedded data
+from common.distributed import World
+from common.errors import UserError
+from detection.evaluation import check_evaluators, evaluate, kind_of
+from tests.detection.helpers import config
+from tests.processes import in_processes
+
+Found = list[tuple[float, int, tuple[float, ...]]]  # score, class, corners of each object
+
+XML = (
+    "<annotation><size><width>{side}</width><height>{side}</height><depth>3</depth></size>"
+    "{objects}</annotation>"
+)
+OBJECT = (
+    "<object><name>{name}</name><pose>Unspecified</pose><truncated>0</truncated>"
+    "<difficult>{difficult}</difficult><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>"
+    "<ymax>{y1}</ymax></bndbox></object>"
+)
+
+
+class Oracle(nn.Module):
+    """A detector that knows what it has to say about each image: score, class, corners."""
+
+    def __init__(self, answers: dict[str, Found]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        results = []
+        for x in inputs:
+            found = self.answers.get(x["image_id"], [])
+            instances = Instances((x["height"], x["width"]))
+            instances.pred_boxes = Boxes(torch.tensor([box for *_, box in found]).view(-1, 4))
+            instances.scores = torch.tensor([score for score, *_ in found])
+            instances.pred_classes = torch.tensor([c for _, c, _ in found], dtype=torch.int64)
+            results.append({"instances": instances})
+        return results
+
+
+def voc_config(name: str) -> Any:
+    return config("demo_voc_R_18_FPN", "DATASETS.TEST", (name,), "DATALOADER.NUM_WORKERS", 0)
+
+
+def truth(name: str) -> dict[str, Found]:
+    """What is annotated, in Detectron2's coordinates."""
+    return {
+        str(record["image_id"]): [
+            (1.0, a["category_id"], tuple(map(float, a["bbox"]))) for a in record["annotations"]
+        ]
+        for record in DatasetCatalog.get(name)
+    }
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[Any]:
+    """Two images: a cat in each, one more that is difficult, and a dog; no bird that counts."""
+    name = f"voc_by_hand_{tmp_path.name}"
+    objects = {
+        "1": [("cat", 0, (11, 11, 20, 20)), ("dog", 0, (31, 31, 40, 40))],
+        "2": [("cat", 0, (11, 11, 20, 20)), ("cat", 1, (31, 31, 40, 40)),
+              ("bird", 1, (1, 1, 5, 5))],
+    }  # fmt: skip
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for image, found in objects.items():
+        inside = "".join(
+            OBJECT.format(name=label, difficult=difficult, x0=x0, y0=y0, x1=x1, y1=y1)
+            for label, difficult, (x0, y0, x1, y1) in found
+        )
+        (tmp_path / "Annotations" / f"{image}.xml").write_text(XML.format(side=50, objects=inside))
+        Image.new("RGB", (50, 50)).save(tmp_path / "JPEGImages" / f"{image}.jpg")
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("1\n2\n")
+    register_pascal_voc(name, str(tmp_path), "test", 2007, ("bird", "cat", "dog"))
+    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    yield voc_config(name)
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_a_case_computed_by_hand(by_hand: Any, tmp_path: Path) -> None:
+    """By VOC2007's rule: the mean of the best precision at the recalls 0, 0.1, ..., 1.
+
+    Cats, by score: 0.9 right; 0.8 nowhere; 0.7 covers 60 of 100 pixels; 0.6 the difficult one,
+    which counts for nothing. Up to an overlap of 0.6 precisions are 1, 1/2, 2/3 at the recalls
+    1/2, 1/2, 1: six times 1 and five times 2/3, AP 28/33. Above it six times 1, AP 6/11. The dog
+    is not found, AP 0; no bird counts.
+    """
+    answers: dict[str, Found] = {
+        "1": [(0.9, 1, (10, 10, 20, 20)), (0.8, 1, (30, 10, 40, 20))],
+        "2": [(0.7, 1, (10, 10, 20, 16)), (0.6, 1, (30, 30, 40, 40)), (0.9, 0, (0, 0, 9, 9))],
+    }
+    found = evaluate(by_hand, Oracle(answers), str(tmp_path))
+    cat = {"box_AP50": 28 / 33, "box_AP75": 6 / 11, "box_AP": (2 * 28 / 33 + 8 * 6 / 11) / 10}
+    assert found == pytest.approx({name: 100 * ap / 2 for name, ap in cat.items()})
+    assert evaluate(by_hand, Oracle({}), str(tmp_path)) == dict.fromkeys(found, 0.0)
+
+
+def test_perfect_answers_score_100(demo_root: Path, tmp_path: Path) -> None:
+    name = "demo_voc_2007_test"
+    found = evaluate(voc_config(name), Oracle(truth(name)), str(tmp_path))
+    assert found == pytest.approx({"box_AP": 100, "box_AP50": 100, "box_AP75": 100})
+
+
+def test_perfect_answers_score_100_on_voc(real_data: Path, tmp_path: Path) -> None:
+    name = "voc_2007_test"
+    cfg = config("pascal_voc_R_50_C4_24k", "DATALOADER.NUM_WORKERS", 0)
+    assert cfg.DATASETS.TEST[0] == name and len(truth(name)) == 60
+    found = evaluate(cfg, Oracle(truth(name)), str(tmp_path))
+    assert found == pytest.approx({"box_AP": 100, "box_AP50": 100, "box_AP75": 100})
+    some = {image: objects[:1] for image, objects in truth(name).items()}
+    assert 20 < evaluate(cfg, Oracle(some), str(tmp_path))["box_AP"] < 80
+
+
+def test_what_its_runs_are_called() -> None:
+    kind = kind_of(config("pascal_voc_R_50_C4_24k"))
+    assert kind.job == "transfer" and kind is not kind_of(config("coco_R_50_C4_1x"))
+
+
+def test_voc_has_no_masks() -> None:
+    cfg = config("demo_voc_R_18_FPN", "MODEL.MASK_ON", True)
+    with pytest.raises(
+        UserError, match=r"MODEL\.MASK_ON is True, but demo_voc_2007_test has boxes"
+    ):
+        check_evaluators(cfg)
+
+
+def _moved(answers: dict[str, Found]) -> dict[str, Found]:
+    """Some boxes moved, of other scores."""
+    generator = np.random.default_rng(0)
+    return {
+        image: [
+            (
+                float(generator.random()),
+                label,
+                tuple(np.add(box, generator.normal(0, 3, 4)).tolist()),
+            )
+            for _, label, box in objects
+        ]
+        for image, objects in answers.items()
+    }
+
+
+def _evaluate_in_two(world: World, folder: Path) -> None:
+    name = "demo_voc_2007_test"
+    found = evaluate(voc_config(name), Oracle(_moved(truth(name))), str(folder))
+    assert bool(found) == world.is_main
+    if world.is_main:
+        (folder / "found.json").write_text(json.dumps(found))
+
+
+def test_two_processes_find_what_one_finds(demo_root: Path, tmp_path: Path) -> None:
+    in_processes(_evaluate_in_two, tmp_path)
+    name = "demo_voc_2007_test"
+    wanted = evaluate(voc_config(name), Oracle(_moved(truth(name))), str(tmp_path))
+    assert json.loads((tmp_path / "found.json").read_text()) == pytest.approx(wanted)
+    assert 0 < wanted["box_AP"] < 100

@@ -1,0 +1,179 @@
+"""The network against the papers' words: strides, dilations, parameters, geometry, loss."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from torch import nn
+from torch.nn import functional as F
+
+import segmentation  # noqa: F401  registers FCN
+from segmentation.fcn import FCN
+from tests.detection.helpers import config
+
+R50, R18 = "pascal_voc_R_50_FCN_30k", "demo_voc_R_18_FCN"
+
+
+def build(name: str, device: str = "meta", *overrides: Any) -> Any:
+    """The network, by default without its numbers."""
+    with torch.device(device):
+        return build_model(config(name, "MODEL.DEVICE", device, *overrides))
+
+
+@pytest.fixture(scope="module")
+def small() -> FCN:
+    """A ResNet-18 with numbers, whose statistics are not the initial ones."""
+    torch.manual_seed(0)
+    model: FCN = build(R18, "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN")
+    model.train()
+    with torch.no_grad():
+        model([{"image": torch.randint(0, 256, (3, 65, 65)).byte(),
+                "sem_seg": torch.zeros(65, 65, dtype=torch.int64)}] * 2)  # fmt: skip
+    return model
+
+
+@pytest.mark.parametrize(("name", "channels"), [(R50, 2048), (R18, 512)])
+def test_the_backbone_has_stride_16_and_dilation_2_in_all_of_res5(name: str, channels: int) -> None:
+    backbone = build(name).backbone
+    assert backbone.output_shape()["res5"].stride == 16
+    assert backbone.output_shape()["res5"].channels == channels
+    convs = [m for m in backbone.res5.modules() if isinstance(m, nn.Conv2d)]
+    wide = [m for m in convs if m.kernel_size == (3, 3)]
+    assert len(wide) == (3 if name == R50 else 4)
+    assert {m.dilation for m in wide} == {m.padding for m in wide} == {(2, 2)}
+    assert {m.stride for m in convs} == {(1, 1)}
+    for stage in (backbone.res2, backbone.res3, backbone.res4):
+        assert {m.dilation for m in stage.modules() if isinstance(m, nn.Conv2d)} == {(1, 1)}
+    features = backbone(torch.zeros(1, 3, 513, 513, device="meta"))["res5"]
+    assert features.shape == (1, channels, 33, 33)
+
+
+def test_the_strides_of_resnet_50_are_in_the_3x3(small: FCN) -> None:
+    for stage in (build(R50).backbone.res3, build(R50).backbone.res4):
+        assert (stage[0].conv1.stride, stage[0].conv2.stride) == ((1, 1), (2, 2))
+
+
+def test_the_head_is_as_published() -> None:
+    """MoCo: "two extra 3x3 convolutions of 256 channels, with BN and ReLU, and then a 1x1
+    convolution for per-pixel classification", and "dilation = 6" in the extra ones.
+    """
+    *extra, predictor = build(R50).head
+    assert len(extra) == 2
+    for conv in extra:
+        assert (conv.kernel_size, conv.dilation, conv.padding) == ((3, 3), (6, 6), (6, 6))
+        assert (conv.stride, conv.out_channels, conv.bias) == ((1, 1), 256, None)
+        assert isinstance(conv.norm, nn.SyncBatchNorm)
+        assert conv.activation in (F.relu, F.relu_)
+    assert (predictor.kernel_size, predictor.out_channels) == ((1, 1), 21)
+    assert predictor.norm is None and predictor.activation is None
+
+
+def test_the_number_of_parameters() -> None:
+    """Counted by hand: torchvision's ResNet-50 without its fc has 23,508,032."""
+    model = build(R50)
+    first, second = 2048 * 256 * 9 + 2 * 256, 256 * 256 * 9 + 2 * 256
+    head = first + second + 256 * 21 + 21
+    assert head == 5_314_837
+    assert sum(p.numel() for p in model.head.parameters()) == head
+    assert sum(p.numel() for p in model.parameters()) == 23_508_032 + head
+    assert all(p.requires_grad for p in model.parameters())
+    norms = [m for m in model.modules() if type(m).__name__.endswith("BatchNorm")]
+    assert len(norms) == 53 + 2 and {type(m) for m in norms} == {nn.SyncBatchNorm}
+
+
+def test_weight_decay_is_not_of_norms(small: FCN) -> None:
+    groups = build_optimizer(config(R18), small).param_groups
+    decayed = {id(p) for g in groups for p in g["params"] if g["weight_decay"] == 1e-4}
+    wanted = {id(m.weight) for m in small.modules() if isinstance(m, nn.Conv2d)}
+    biases = {id(m.bias) for m in small.modules() if isinstance(m, nn.Conv2d) if m.bias is not None}
+    assert decayed == wanted | biases
+    assert {g["weight_decay"] for g in groups} == {0.0, 1e-4}
+    assert {g["momentum"] for g in groups} == {0.9}
+
+
+@pytest.mark.parametrize("size", [(65, 65), (64, 97), (40, 33), (17, 100)])
+def test_logits_are_as_large_as_the_image(small: FCN, size: tuple[int, int]) -> None:
+    small.eval()
+    image = torch.randint(0, 256, (3, *size)).byte()
+    with torch.no_grad():
+        (result,) = small([{"image": image}])
+        assert result["sem_seg"].shape == (21, *size)
+        (resized,) = small([{"image": image, "height": 50, "width": 60}])
+        assert resized["sem_seg"].shape == (21, 50, 60)
+        pair = small([{"image": image}, {"image": image.new_zeros(3, 70, 30)}])
+    assert [r["sem_seg"].shape for r in pair] == [(21, *size), (21, 70, 30)]
+
+
+def test_every_sixteenth_pixel_has_a_logit_of_its_own(small: FCN) -> None:
+    small.eval()
+    image = torch.randint(0, 256, (3, 65, 97)).byte()
+    with torch.no_grad():
+        (result,) = small([{"image": image}])
+        normalised = (image - small.pixel_mean) / small.pixel_std
+        coarse = small.head(small.backbone(normalised[None])["res5"])[0]
+    assert coarse.shape == (21, 5, 7)
+    torch.testing.assert_close(result["sem_seg"][:, ::16, ::16], coarse, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [R18, R50])
+def test_a_logit_belongs_to_the_pixel_that_it_is_centred_at(name: str) -> None:
+    """In a network of ones without norms, a pixel's mark is highest at its logit."""
+    overrides = ("MODEL.RESNETS.NORM", "", "MODEL.SEM_SEG_HEAD.NORM", "")
+    with torch.no_grad():
+        backbone = build(name, "cpu", *overrides).backbone.double()
+        for conv in (m for m in backbone.modules() if isinstance(m, nn.Conv2d)):
+            conv.weight.fill_(1 / conv.weight[0].numel())
+        blank = torch.zeros(1, 3, 257, 257, dtype=torch.float64)
+        before = backbone(blank)["res5"]
+        blank[..., 16 * 7, 16 * 9] = 1
+        mark = (backbone(blank)["res5"] - before)[0, 0]
+    assert mark.shape == (17, 17)
+    assert divmod(int(mark.argmax()), 17) == (7, 9)
+
+
+def test_the_loss_is_the_mean_over_labelled_pixels(small: FCN) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 21, 9, 9, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 21, (2, 9, 9), generator=generator)
+    labels[0, :4] = 255
+    labels[1, :, 5:] = 255
+    probabilities = np.exp(logits.numpy())
+    probabilities /= probabilities.sum(1, keepdims=True)
+    picked = [-np.log(probabilities[n, labels[n, y, x], y, x])
+              for n, y, x in np.argwhere(labels.numpy() != 255)]  # fmt: skip
+    assert small.loss(logits, labels).item() == pytest.approx(np.mean(picked), rel=1e-12)
+
+
+def test_ignored_pixels_contribute_nothing(small: FCN) -> None:
+    logits = torch.randn(1, 21, 8, 8, requires_grad=True)
+    labels = torch.randint(0, 21, (1, 8, 8))
+    labels[0, 2:5, 3:] = 255
+    small.loss(logits, labels).backward()
+    assert logits.grad is not None
+    ignored = (labels == 255).expand(21, 8, 8)
+    assert not logits.grad[0][ignored].any() and (logits.grad[0][~ignored] != 0).all()
+    changed = torch.where(ignored, torch.randn(21, 8, 8) * 100, logits.detach()[0])[None]
+    torch.testing.assert_close(small.loss(changed, labels), small.loss(logits, labels).detach())
+
+
+def test_a_batch_without_labels_is_no_error(small: FCN) -> None:
+    logits = torch.randn(1, 21, 4, 4, requires_grad=True)
+    loss = small.loss(logits, torch.full((1, 4, 4), 255))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_training_pads_images_to_be_ignored(small: FCN) -> None:
+    """A crop whose sides are no multiple of 16 plus 1 is trained on as if padded by hand."""
+    small.train()
+    image = torch.randint(0, 256, (3, 60, 50)).byte()
+    labels = torch.randint(0, 21, (60, 50))
+    with torch.no_grad():
+        loss = small([{"image": image, "sem_seg": labels}] * 2)["loss_sem_seg"]
+        normalised = F.pad((image - small.pixel_mean) / small.pixel_std, (0, 15, 0, 5))
+        logits = small.logits(torch.stack([normalised] * 2))[:, :, :60, :50]
+        wanted = F.cross_entropy(logits, torch.stack([labels] * 2))
+    torch.testing.assert_close(loss, wanted)

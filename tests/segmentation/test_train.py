@@ -1,0 +1,145 @@
+"""The transfer job with an FCN: what a run leaves, weights, several processes, being pickled."""
+
+import json
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.distributed import World
+from common.errors import UserError
+from common.metrics import read_lines
+from detection import train as detection_train
+from detection.config import TransferConfig, Weights
+from detection.convert import convert
+from segmentation.datasets import CLASSES
+from segmentation.train import transfer
+from tests.detection.helpers import CONFIGS, save_lewel, shape_state
+from tests.processes import in_processes
+
+TINY = (
+    "MODEL.DEVICE cpu INPUT.CROP.SIZE [49,49] INPUT.MIN_SIZE_TRAIN (0.25,0.5) "
+    "INPUT.MIN_SIZE_TEST 48 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) "
+    "SOLVER.WARMUP_ITERS 0 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
+)
+SCORES = ["mIoU", "fwIoU", *(f"IoU-{name}" for name in CLASSES), "mACC", "pACC"]
+
+
+def tiny(overrides: str = "", config: str = "demo_voc_R_18_FCN", **changes: Any) -> TransferConfig:
+    """Two iterations of two small crops each."""
+    words = tuple(f"{TINY} {overrides}".split())
+    return TransferConfig(str(CONFIGS / f"{config}.yaml"), overrides=words, **changes)
+
+
+@pytest.fixture(autouse=True)
+def log_every_iteration(monkeypatch: pytest.MonkeyPatch, demo_root: Path) -> None:
+    monkeypatch.setattr(detection_train, "LOG_PERIOD", 1)
+
+
+def converted(folder: Path, architecture: str) -> Weights:
+    """A ResNet whose tensors are known: all of them 0.01."""
+    state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state(architecture).items()}
+    save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
+    convert(folder / "in.pth", folder / f"{architecture}.pkl")
+    return Weights(str(folder / f"{architecture}.pkl"), "12" * 32, "LEWEL_B", "eman", 200)
+
+
+def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
+    metrics = transfer(tiny(), tmp_path)
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    expected = {"kind": "segmentation", "config": "demo_voc_R_18_FCN", "method": "random",
+                "lr": 0.05, "batch_size": 2, "seed": 0, "iterations": 2, "demo": True,
+                "unreadable_images": 0}  # fmt: skip
+    assert expected.items() <= metrics.items()
+    assert [name for name in metrics if name in SCORES] == SCORES
+    assert 0 <= metrics["mIoU"] <= 100 and metrics["IoU-train"] is None
+    assert 0 < metrics["pACC"] < 100
+    rows = read_lines(tmp_path / "metrics.jsonl")
+    assert [row["iteration"] for row in rows] == [0, 1]
+    assert rows[0]["total_loss"] == pytest.approx(math.log(21), rel=0.1)  # knows nothing yet
+    assert math.isfinite(rows[1]["total_loss"])
+    assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.005])
+    text = (tmp_path / "log.txt").read_text()
+    assert "dataset demo_voc_2012_val_sem_seg: 4 images" in text
+    assert "META_ARCHITECTURE: FCN" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "tensors"),
+    [("demo_voc_R_18_FCN", "resnet18", 100), ("pascal_voc_R_50_FCN_30k", "resnet50", 265)],
+)
+def test_the_dilated_backbone_starts_from_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, architecture: str, tensors: int
+) -> None:
+    monkeypatch.setattr(detection_train, "evaluate", lambda *_: {"mIoU": math.nan})
+    overrides = (
+        "SOLVER.MAX_ITER 1 SOLVER.STEPS () TEST.PRECISE_BN.ENABLED False "
+        "DATASETS.TRAIN ('demo_voc_2012_train_sem_seg',) "
+        "DATASETS.TEST ('demo_voc_2012_val_sem_seg',)"
+    )
+    weights = converted(tmp_path, architecture)
+    metrics = transfer(tiny(overrides, config, weights=weights, lr=1e-20), tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "model_final.pth", weights_only=False)["model"]
+    found = {k: v for k, v in state.items() if k.startswith("backbone.")}
+    for name, tensor in found.items():
+        if name.endswith(("weight", "bias")):
+            torch.testing.assert_close(tensor, torch.full_like(tensor, 0.01), msg=name)
+    assert f"filled all {tensors} backbone tensors" in (tmp_path / "run" / "log.txt").read_text()
+    assert metrics["mIoU"] is None and metrics["method"] == "LEWEL_B"
+
+
+def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
+    weights = converted(tmp_path, "resnet18")
+    overrides = "MODEL.RESNETS.DEPTH 50 MODEL.RESNETS.RES2_OUT_CHANNELS 256"
+    with pytest.raises(UserError, match=r"resnet18\.pkl has no tensor for .* backbone\."):
+        transfer(tiny(overrides, weights=weights), tmp_path / "run")
+
+
+def test_what_a_config_asks_in_vain_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="segmentation scales images by a ratio"):
+        transfer(tiny("INPUT.MIN_SIZE_TRAIN_SAMPLING choice"), tmp_path)
+
+
+def test_a_real_run(tmp_path: Path, real_data: Path) -> None:
+    overrides = "INPUT.CROP.SIZE [65,65] INPUT.MIN_SIZE_TEST 64 TEST.PRECISE_BN.NUM_ITER 1"
+    metrics = transfer(tiny(overrides, "pascal_voc_R_50_FCN_30k"), tmp_path)
+    assert metrics["demo"] is False and all(metrics[name] is not None for name in SCORES)
+    text = (tmp_path / "log.txt").read_text()
+    assert "dataset voc_2012_train_aug_sem_seg: 65 images" in text
+
+
+def _two_processes(world: World, folder: Path) -> None:
+    detection_train.LOG_PERIOD = 1
+    metrics = transfer(tiny("SOLVER.IMS_PER_BATCH 4"), folder)
+    assert bool(metrics) == world.is_main
+
+
+def test_two_processes_synchronise_bn_and_share_the_test_set(tmp_path: Path) -> None:
+    in_processes(_two_processes, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["device"] == "2 x cpu" and 0 <= metrics["mIoU"] <= 100
+    text = (tmp_path / "log.txt").read_text()
+    assert text.count("naiveSyncBN stands in for SyncBN between CPU processes") == 2
+    # The saved network, evaluated by one process: every image was counted once.
+    (tmp_path / "metrics.json").unlink()
+    again = detection_train.evaluate(*_saved(tmp_path), str(tmp_path / "again"))
+    assert {k: metrics[k] for k in SCORES if metrics[k] is not None} == pytest.approx(
+        {k: again[k] for k in SCORES if not math.isnan(again[k])}, abs=1e-3
+    )
+
+
+def _saved(folder: Path) -> tuple[Any, torch.nn.Module]:
+    cfg = tiny("SOLVER.IMS_PER_BATCH 4").detectron2()
+    model = detection_train.build_model(cfg)
+    state = torch.load(folder / "model_final.pth", weights_only=False)["model"]
+    model.load_state_dict(state)
+    return cfg, model
+
+
+def test_a_job_that_is_pickled_brings_the_package_along() -> None:
+    """By its name: whoever unpickles it imports ``segmentation`` and registers its kind."""
+    data = pickle.dumps(transfer)
+    assert b"segmentation.train" in data and pickle.loads(data) is transfer
