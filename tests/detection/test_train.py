@@ -70,7 +70,8 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "kind": "transfer", "config": "demo_R_18_FPN", "method": "random", "norm": "",
         "pretrain_epochs": None, "lr": 0.001, "low_lr": True, "batch_size": 2, "seed": 0,
         "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
-        "device": "1 x cpu", "unreadable_images": 0,
+        "device": "1 x cpu", "unreadable_images": 0, "batch_per_process": 2, "scaled": False,
+        "eval_only": False,
     }  # fmt: skip
     assert expected.items() <= metrics.items()
     aps = [f"{t}_{ap}" for t in ("box", "mask") for ap in "AP AP50 AP75 APs APm APl".split()]
@@ -254,3 +255,22 @@ def test_a_test_set_that_lacks_an_image_is_refused_before_training(
     with pytest.raises(UserError, match=r"lacks 1 files of its 10 images, such as nowhere\.jpg"):
         transfer(tiny(), tmp_path)
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_trained_detector_evaluated_again_has_the_same_scores(
+    finished: Path, tmp_path: Path
+) -> None:
+    trained = json.loads((finished / "metrics.json").read_text())
+    again = transfer(
+        tiny(weights=Weights(str(finished / "model_final.pth")), eval_only=True), tmp_path
+    )
+    scores = [name for name in trained if name.startswith(("box_", "mask_"))]
+    assert scores and {k: again[k] for k in scores} == {k: trained[k] for k in scores}
+    assert (again["iterations"], again["eval_only"], trained["eval_only"]) == (0, True, False)
+    assert (tmp_path / "metrics.json").exists() and not list(tmp_path.glob("*.pth"))
+
+
+def test_a_backbone_alone_is_no_detector_to_evaluate(r18: Weights, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"R-18\.pkl lacks \d+ tensors of demo_R_18_FPN, such as"):
+        transfer(tiny(weights=r18, eval_only=True), tmp_path)
+    assert not (tmp_path / "metrics.json").exists()

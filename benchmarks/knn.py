@@ -1,0 +1,82 @@
+"""How well do features tell a few images' classes apart? kNN, cross-validated over all of them.
+
+    python -m benchmarks.knn --weights lewel.pth.tar byol.pth.tar --data /path/to/imagenet
+
+For sets too small for a sharp figure from their validation images: every training image is
+classified once by those of the other folds. Nothing is written.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from common.backbones import build_resnet, read_backbone
+from common.distributed import World
+from common.errors import command
+from pretrain.data import open_images
+from pretrain.evaluation.config import Weights
+from pretrain.evaluation.features import extract
+from pretrain.evaluation.knn import cross_validated
+from pretrain.evaluation.network import load_backbone
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare.
+
+    Attributes:
+        weights: Checkpoints; "none" is a random ResNet.
+        data: Images, as for launch/pretrain.py; its training split is used.
+        backbone: The random ResNet.
+        image_size: Side of the images' centre crop in pixels.
+        folds: Of the cross-validation.
+        k: Neighbours.
+        seed: Of the folds and the random ResNet.
+        workers: Data-loader processes.
+    """
+
+    weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+    data: str | None = None
+    backbone: str = "resnet18"
+    image_size: int = 224
+    folds: int = 10
+    k: int = 20
+    seed: int = 0
+    workers: int = 2
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Print a row for each checkpoint."""
+    options = tyro.cli(Options, description=__doc__, args=arguments)
+    images = open_images(options.data)
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    table = Table(title=f"{options.folds}-fold kNN of {len(images)} images, top-1 in percent")
+    for name in ("weights", "k", "top-1", "95 % interval"):
+        table.add_column(name, overflow="fold")
+    for wanted in options.weights:
+        found = extract(
+            _network(wanted, options), images, options.image_size, options.workers, world, None, 100
+        )
+        k, accuracy = cross_validated(
+            found.vectors, found.labels, options.folds, options.k, seed=options.seed
+        )
+        low, high = accuracy.interval
+        table.add_row(wanted, str(k), f"{accuracy.percent:.2f}", f"{low:.2f} to {high:.2f}")
+    Console(width=140).print(table)
+
+
+def _network(wanted: str, options: Options) -> nn.Module:
+    torch.manual_seed(options.seed)
+    if wanted == "none":
+        return load_backbone(Weights(options.backbone))
+    return build_resnet(read_backbone(wanted))
+
+
+if __name__ == "__main__":
+    main()
