@@ -21,9 +21,9 @@ from common import distributed, runs
 from common.distributed import World
 from common.errors import UserError
 from common.files import atomic_write
-from common.logs import setup_logging
 from common.metrics import rewind
 from common.provenance import device_name, git_commit, versions
+from common.running import running
 from detection import compat
 from detection.checkpoint import AtomicCheckpointer, require_backbone
 from detection.config import TransferConfig, fit_to_device
@@ -54,12 +54,9 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         UserError: if the folder holds another run, a data set is not as it should be, the batch
             does not split over the processes, or the weights do not fit.
     """
-    runs.check_same(folder, config.identity())
     cfg = config.detectron2()
-    world = distributed.start("cpu" if cfg.MODEL.DEVICE == "cpu" else config.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    setup_logging(folder, world.rank)
-    try:
+    device = "cpu" if cfg.MODEL.DEVICE == "cpu" else config.device
+    with running(folder, config.identity(), device) as world:
         compat.create_local_process_group(world)
         require_datasets(cfg)
         inspect_datasets(cfg)
@@ -68,15 +65,12 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         cfg.freeze()
         distributed.check_divides("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world.size)
         if world.is_main:
-            runs.claim(folder, config.identity())
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         seed_all_rng(_stream_seed(config.seed, folder) + world.rank)
         job = _only_evaluate if config.eval_only else _fit
         return job(config, cfg, folder, world)
-    finally:
-        distributed.stop()
 
 
 def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:

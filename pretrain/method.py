@@ -1,5 +1,6 @@
 """A pre-training method: everything that the loop must know of it, in one value."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ class Method:
         recipes: its hyper-parameters for some numbers of epochs, at least one for each norm.
         archs: what its checkpoints say in ``arch``, for each norm that it can have.
         defaults: the options that only some methods have, and their values for this one.
-        build: the model of a resolved configuration, on the CPU.
+        model: the class of its model, whose arguments are fields of the configuration.
         views: the transforms of the two views, for a side in pixels.
         optimizer: of a model, for a learning rate and a weight decay.
         note: what a reader of its numbers should know.
@@ -37,10 +38,15 @@ class Method:
     recipes: tuple[Recipe, ...]
     archs: Mapping[str, str]
     defaults: Mapping[str, Any]
-    build: Callable[["ResolvedConfig"], SelfSupervised]
+    model: Callable[..., SelfSupervised]
     views: Callable[[int], tuple[ViewTransform, ViewTransform]]
     optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer]
     note: str = ""
+
+    def build(self, config: "ResolvedConfig") -> SelfSupervised:
+        """The model of a resolved configuration, on the CPU."""
+        names = inspect.signature(self.model).parameters
+        return self.model(**{name: getattr(config, name) for name in names})
 
     def recipe(self, norm: str, epochs: int) -> Recipe:
         """The recipe of ``norm`` whose epochs are nearest to ``epochs``."""

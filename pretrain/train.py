@@ -15,9 +15,9 @@ from tqdm import tqdm
 from common import distributed, runs
 from common.distributed import World
 from common.errors import UserError
-from common.files import write_json
-from common.logs import keep_bar_below, setup_logging
+from common.logs import keep_bar_below
 from common.provenance import device_name, git_commit, versions
+from common.running import running
 from pretrain import checkpoint, methods
 from pretrain.augment import RandomViews
 from pretrain.config import ResolvedConfig
@@ -48,17 +48,9 @@ def pretrain(config: ResolvedConfig, folder: Path) -> dict[str, Any]:
         UserError: if the folder holds another run, the batch does not split over the processes,
             the data are too few, or the loss is no longer finite.
     """
-    runs.check_same(folder, config.identity())
-    world = distributed.start(config.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    setup_logging(folder, world.rank)
-    if world.is_main:
-        runs.claim(folder, config.identity())
-        write_json(folder / "config.json", dataclasses.asdict(config))
-    try:
+    whole = dataclasses.asdict(config)
+    with running(folder, config.identity(), config.device, whole) as world:
         return Training(config, folder, world).run()
-    finally:
-        distributed.stop()
 
 
 class Training:

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from common import distributed, runs
 from common.distributed import World
 from common.errors import UserError
-from common.files import write_json
-from common.logs import keep_bar_below, setup_logging
+from common.logs import keep_bar_below
 from common.provenance import device_name, git_commit, versions
+from common.running import running
 from pretrain.augment import RandomViews, crop_and_flip
 from pretrain.data import Batch, StepBatches
 from pretrain.evaluation import cache, checkpoint
@@ -54,17 +54,9 @@ def classify(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
         UserError: if the folder holds another run, the batch does not split over the processes,
             images or weights are not what they should be, or the loss is not finite.
     """
-    runs.check_same(folder, config.identity())
-    world = distributed.start(config.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    setup_logging(folder, world.rank)
-    if world.is_main:
-        runs.claim(folder, config.identity())
-        write_json(folder / "config.json", dataclasses.asdict(config))
-    try:
+    whole = dataclasses.asdict(config)
+    with running(folder, config.identity(), config.device, whole) as world:
         return Evaluation(config, folder, world).run()
-    finally:
-        distributed.stop()
 
 
 class Evaluation:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.augment import byol_views
-from pretrain.config import ResolvedConfig
 from pretrain.method import Method, lars
 from pretrain.networks import MLP, resnet_trunk
 from pretrain.recipes import Recipe
@@ -60,18 +59,6 @@ class BYOL(SelfSupervised):
         return loss
 
 
-def build(config: ResolvedConfig) -> BYOL:
-    """The model of a resolved configuration."""
-    return BYOL(
-        config.backbone,
-        config.norm,
-        config.proj_dim,
-        config.hidden_dim,
-        config.neck_layers,
-        config.base_momentum,
-    )
-
-
 _SAME = "LEWEL_B's recipe, our choice: the two then differ in the aligned branch alone"
 
 METHOD = Method(
@@ -83,7 +70,7 @@ METHOD = Method(
     ),
     archs={"eman": "BYOL_EMAN", "syncbn": "BYOL"},
     defaults={"proj_dim": 256, "hidden_dim": 4096, "neck_layers": 2},
-    build=build,
+    model=BYOL,
     views=byol_views,
     optimizer=lars,
 )

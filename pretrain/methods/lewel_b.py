@@ -1,26 +1,9 @@
 """LEWEL_B, LEWEL on BYOL: Huang et al., CVPR 2022 (arXiv 2203.14898)."""
 
 from pretrain.augment import byol_views
-from pretrain.config import ResolvedConfig
 from pretrain.lewel import LEWEL
 from pretrain.method import Method, lars
 from pretrain.recipes import Recipe
-
-
-def build(config: ResolvedConfig) -> LEWEL:
-    """The model of a resolved configuration."""
-    return LEWEL(
-        config.backbone,
-        config.norm,
-        config.proj_dim,
-        config.hidden_dim,
-        config.neck_layers,
-        config.heads,
-        config.scale,
-        config.loss_weight,
-        config.base_momentum,
-    )
-
 
 METHOD = Method(
     name="lewel_b",
@@ -39,7 +22,7 @@ METHOD = Method(
         "scale": 1.0,
         "loss_weight": 0.5,
     },
-    build=build,
+    model=LEWEL,
     views=byol_views,
     optimizer=lars,
 )

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pretrain.augment import moco_views
-from pretrain.config import ResolvedConfig
 from pretrain.lewel import Encoder
 from pretrain.method import Method, sgd
 from pretrain.moco import encode_shuffled, enqueue, info_nce, new_queue
@@ -106,23 +105,6 @@ def _one_of_each(aligned: Tensor) -> Tensor:
     return aligned[images, :, torch.randint(aligned.shape[2], (len(aligned),))]
 
 
-def build(config: ResolvedConfig) -> LEWELM:
-    """The model of a resolved configuration."""
-    return LEWELM(
-        config.backbone,
-        config.norm,
-        config.proj_dim,
-        config.hidden_dim,
-        config.neck_layers,
-        config.heads,
-        config.scale,
-        config.loss_weight,
-        config.queue_size,
-        config.temperature,
-        config.base_momentum,
-    )
-
-
 _SOURCE = "MoCo v2's hyper-parameters, as the paper says; never released"
 
 METHOD = Method(
@@ -143,7 +125,7 @@ METHOD = Method(
         "queue_size": 65536,
         "temperature": 0.2,
     },
-    build=build,
+    model=LEWELM,
     views=moco_views,
     optimizer=sgd,
     note="never released: the module's docstring tells the paper from our choices",

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from pretrain.augment import moco_views
 from pretrain.batchnorm import norm_class
-from pretrain.config import ResolvedConfig
 from pretrain.method import Method, sgd
 from pretrain.moco import encode_shuffled, enqueue, info_nce, new_queue
 from pretrain.recipes import Recipe
@@ -78,18 +77,6 @@ class MoCo(SelfSupervised):
         return loss
 
 
-def build(config: ResolvedConfig) -> MoCo:
-    """The model of a resolved configuration."""
-    return MoCo(
-        config.backbone,
-        config.norm,
-        config.proj_dim,
-        config.queue_size,
-        config.temperature,
-        config.base_momentum,
-    )
-
-
 METHOD = Method(
     name="moco_v2",
     title="MoCo v2",
@@ -99,7 +86,7 @@ METHOD = Method(
     ),
     archs={"shufflebn": "MOCOV2", "eman": "MOCOV2_EMAN"},
     defaults={"proj_dim": 128, "queue_size": 65536, "temperature": 0.2},
-    build=build,
+    model=MoCo,
     views=moco_views,
     optimizer=sgd,
 )
