@@ -118,18 +118,28 @@ def hold(folder: Path, patience_s: float = 0) -> FileLock:
         patience_s: how long to wait for a job that holds it.
 
     Raises:
-        UserError: if another job that is running holds it.
+        UserError: if another job that is running holds it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience_s)
     except Timeout as error:
         raise UserError(
             f"{folder} is in use by a job that is running; wait for it, end it, or choose another "
             "--name."
         ) from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return lock
+
+
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What to say where the system refuses to write a run folder."""
+    return UserError(
+        f"cannot write the run folder {folder}: {error.strerror or error}; choose another "
+        "--output-dir."
+    )
 
 
 def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:

@@ -163,8 +163,14 @@ def run(arguments: list[str] | None = None) -> None:
     if options.data != "none":
         source = WeightOptions(options.weights, label=options.label)
         evaluation = LinearConfig(data=options.data), source, options.run, options.resources
-        job, lines = classify.plan(*evaluation)
-        print(f"linear evaluation, {job.steps} steps: {job.folder}\n{lines}", flush=True)
+        try:
+            job, lines = classify.plan(*evaluation)
+        except UserError as error:
+            if not options.dry_run:
+                raise
+            print(f"linear evaluation cannot start: {error}", flush=True)
+        else:
+            print(f"linear evaluation, {job.steps} steps: {job.folder}\n{lines}", flush=True)
     if options.dry_run:
         return
     for one in sweeps(options):

@@ -78,11 +78,13 @@ def newest_pretraining(output_dir: Path, backbone: str | None = None) -> Path:
     Raises:
         UserError: if there is none.
     """
-    for folder, metrics in reversed(runs.finished_runs(output_dir, "pretrain")):
+    found = runs.finished_runs(output_dir, "pretrain")
+    for folder, metrics in reversed(found):
         if not metrics["demo"] and backbone in (None, metrics["backbone"]):
             return folder / str(metrics["checkpoint"])
     kind = f"{backbone.replace('resnet', 'ResNet-')} " if backbone else ""
+    but = " but on the embedded data" if any(metrics["demo"] for _, metrics in found) else ""
     raise UserError(
-        f"no finished {kind}pre-training run in {output_dir / 'runs'}; give "
+        f"no finished {kind}pre-training run{but} in {output_dir / 'runs'}; give "
         "--weights CHECKPOINT, or 'none' for a random initialisation."
     )

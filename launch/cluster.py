@@ -41,6 +41,16 @@ def processes(resources: Resources) -> int:
     """
     cluster = resolve_cluster(resources)
     if cluster == "debug":
+        started = "WORLD_SIZE" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ
+        for name, value in (
+            ("gpus-per-node", resources.gpus_per_node),
+            ("tasks-per-node", resources.tasks_per_node),
+        ):
+            if not started and value is not None and value > 1:
+                raise UserError(
+                    f"--{name} {value}, but --cluster debug is this one process; use --cluster "
+                    "local, or start the command under torchrun."
+                )
         return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
     gpus, tasks = gpus_per_node(resources), tasks_per_node(resources)
     for name in ("nodes", "tasks-per-node", "cpus-per-task", "timeout-min"):

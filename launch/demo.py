@@ -25,7 +25,7 @@ JOBS = (
     ("demo_voc_R_18_FCN", "lewel"),
 )
 PRETRAIN = (
-    "--data demo --backbone resnet18 --epochs 30 --batch-size 60 --lr 1.2 "
+    "--data demo --backbone resnet18 --epochs 20 --batch-size 60 --lr 1.2 "
     "--image-size 64 --proj-dim 64 --hidden-dim 256 --workers 2"
 )
 

@@ -44,8 +44,8 @@ def show(output_dir: Path) -> None:
     summaries = {kind: summarise(kind, frame) for kind, frame in frames.items() if len(frame)}
     if not summaries:
         raise UserError(
-            f"no finished run in {output_dir.resolve() / 'runs'}; start one with "
-            "launch/transfer.py."
+            f"no finished evaluation in {output_dir.resolve() / 'runs'}; start one with "
+            "launch/transfer.py, launch/linear.py or launch/semi.py."
         )
     tables.rebuild(output_dir)
     folder = output_dir / "results"

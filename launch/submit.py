@@ -97,6 +97,8 @@ def _submit(jobs: Sequence[Job], resources: Resources, cluster: str) -> list[Any
             runs.delete(path)
             runs.delete_empty(path.parent)
         raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise runs.unwritable(jobs[0].folder, error) from error
 
 
 def _executor(

@@ -32,7 +32,7 @@ SAME = (
     "overrides",
     "weights_sha256",
 )
-HIDDEN = ("overrides", "weights_sha256", "weight_decay", "images_val", "demo")
+HIDDEN = ("overrides", "weights_sha256", "weight_decay", "images_val")
 
 
 def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:

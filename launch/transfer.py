@@ -33,6 +33,7 @@ OVERRIDE_KEY = re.compile(
     r"CUDNN_BENCHMARK"
 )
 
+CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"
 NAMES = ("--config", "--weights", "--label", "--name", "--output-dir", "--partition")
 
 
@@ -45,7 +46,7 @@ class Command:
     Detectron2's own tools.
 
     Attributes:
-        config: Files of det_configs/, or any Detectron2 YAML.
+        config: Files of det_configs/, or their names, or any Detectron2 YAML.
         weights: Checkpoints, Detectron2 weights (.pkl), or "none" for a random start. Default:
             the config's own MODEL.WEIGHTS; where that is a placeholder, the newest finished
             pre-training run.
@@ -140,7 +141,7 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
         )
     members = []
     for path, wanted in itertools.product(options.config, options.weights or (None,)):
-        yaml = str(path.resolve())
+        yaml = str(_located(path))
         source = (
             find_detector(wanted, options.label)
             if options.eval_only
@@ -167,6 +168,12 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
     for member in members:
         _check(member, count)
     return members
+
+
+def _located(config: Path) -> Path:
+    """The absolute path of a config, which may be the bare name of one of det_configs/."""
+    ours = CONFIGS / f"{config.name.removesuffix('.yaml')}.yaml"
+    return (ours if not config.exists() and ours.exists() else config).resolve()
 
 
 def _check(member: Member, count: int) -> None:

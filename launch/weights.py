@@ -62,8 +62,8 @@ class Source:
             if value != right:
                 raise UserError(
                     f"{key} is {value} in the config, but these weights "
-                    f"({self.architecture}) need {right}; choose another "
-                    "config, such as an _infomin one."
+                    f"({self.architecture}) need {right}; choose a config that has it, or other "
+                    "weights."
                 )
         if "BN" not in resnet.NORM:
             raise UserError(

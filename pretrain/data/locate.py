@@ -109,7 +109,7 @@ def locate(data: str | None, split: Split = "train", option: str = "--data") -> 
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.glob("*/**/*"))
+    return any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.glob("*/*"))
 
 
 def _shards(place: Path, split: Split) -> list[Path]:

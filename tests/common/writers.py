@@ -80,6 +80,14 @@ def lewel(online: State, target: State, ddp: str = "module.") -> dict[str, Any]:
     return trained(at(ddp, nets)) | {"arch": "LEWELB_EMAN"}
 
 
+def lewel_m(online: State, target: State) -> dict[str, Any]:
+    """Our LEWEL_M's tensors: no predictors, and a queue for each branch."""
+    nets: State = {}
+    for net, state in (("online_net.", online), ("target_net.", target)):
+        nets |= at(f"{net}backbone.", state) | _mlp(f"{net}neck.proj") | _mlp(f"{net}neck.proj_obj")
+    return trained(at("module.", nets | some("queue", "queue_ptr", "queue_obj", "queue_obj_ptr")))
+
+
 def byol(online: State, target: State) -> dict[str, Any]:
     """EMAN's BYOL."""
     nets: State = {}

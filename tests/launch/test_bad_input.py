@@ -49,6 +49,9 @@ PRETRAIN = [
     ("--data demo --base-momentum 3", r"--base-momentum 3.0: must be between 0 and 1"),
     ("--data demo --heads 3", r"--heads 3 must divide --proj-dim 256"),
     ("--data demo --cluster local --gpus-per-node 64", r"--gpus-per-node 64, but this machine has"),
+    ("--data demo --cluster debug --tasks-per-node 2", r"debug is this one process; use --clus"),
+    ("--data demo --cluster debug --gpus-per-node 2", r"--gpus-per-node 2, but --cluster debug"),
+    ("--data deep", r"no image under a class folder of .*deep"),
     ("--data demo --cluster slurm", r"sbatch is not on the PATH"),
     ("--data demo --cluster local --nodes 2", r"--nodes 2 needs Slurm"),
     (
@@ -68,6 +71,8 @@ def test_pretrain(
         monkeypatch.setenv("PATH", str(somewhere))
     (somewhere / "empty" / "train" / "class").mkdir(parents=True)
     (somewhere / "blocked").write_text("")
+    (somewhere / "deep" / "imagenet" / "train" / "class").mkdir(parents=True)  # one level too high
+    (somewhere / "deep" / "imagenet" / "train" / "class" / "1.jpg").write_bytes(b"")
     before = files(somewhere)
     with pytest.raises(UserError, match=message):
         launch.pretrain.run(complete(words))
