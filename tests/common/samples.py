@@ -56,7 +56,8 @@ SAMPLES = {
     "LEWEL_M": Sample(lewel_m, "LEWEL_M", "LEWEL_M (re-implementation)", 200, True),
     "EMAN": Sample(byol, "BYOL (EMAN)", "BYOL", 200, True),
     "online_net alone": Sample(
-        lambda o, _: trained(at("module.online_net.backbone.", o)), "LEWEL or LEWEL_M or BYOL (EMAN)"
+        lambda o, _: trained(at("module.online_net.backbone.", o)),
+        "LEWEL or LEWEL_M or BYOL (EMAN)",
     ),
     "MoCo v1": Sample(
         lambda o, t: moco(o, t, "fc.weight fc.bias"), "MoCo v1", "MoCo v1", 200, True
