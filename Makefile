@@ -13,10 +13,10 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test slurm test-slurm lint format clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
 setup: $(stamp) ## install everything into .venv (about 5 GB)
@@ -50,6 +50,12 @@ demo: setup ## pre-train, transfer and tabulate on small synthetic data
 
 test: lint ## check style and types, then run the tests
 	"$(bin)/python" -m pytest
+
+slurm: ## install Slurm's packages for the tests on it (root, apt)
+	@"$(or $(PYTHON),python3)" tools/slurm-sandbox install
+
+test-slurm: setup slurm ## install Slurm (root, apt) and run the tests on it
+	LEWEL_REQUIRE_SLURM=1 "$(bin)/python" -m pytest tests/slurm tests/tools/test_slurm_sandbox.py
 
 lint: setup ## check style and types
 	"$(bin)/ruff" check .

@@ -6,12 +6,15 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.errors import UserError
+
+TIMEOUT = "LEWEL_DIST_TIMEOUT_MIN"
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,20 @@ class World:
         return self.rank == 0
 
 
-def start(device: str = "auto", timeout_min: float = 30) -> World:
+def start(device: str = "auto") -> World:
     """Join the job's process group, if it has more than one process.
 
     torchrun and submitit say who we are in RANK and WORLD_SIZE, a bare ``srun`` in SLURM_*.
     There is no process group at world size 1: SyncBatchNorm then is plain BatchNorm, on CPUs too.
 
+    A collective waits for the slowest process for LEWEL_DIST_TIMEOUT_MIN minutes, by default 30.
+
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
-        timeout_min: how long a collective may wait for the slowest process.
 
     Raises:
-        UserError: for ``cuda`` without a GPU, or fewer GPUs than processes on this node.
+        UserError: for ``cuda`` without a GPU, or fewer GPUs than processes on this node, or a
+            time-out that is no number.
     """
     _adopt_srun()
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -54,8 +59,21 @@ def start(device: str = "auto", timeout_min: float = 30) -> World:
         torch.set_num_threads(cpus_per_process(world))
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if world.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_min))
+        dist.init_process_group(backend, timeout=_timeout())
     return world
+
+
+def is_main_process() -> bool:
+    """True in the process that will be :attr:`World.is_main`, before there is a process group."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def from_main(value: Any) -> Any:
+    """The main process's ``value``, in every process."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, 0)
+    return values[0]
 
 
 def check_divides(name: str, batch_size: int, processes: int) -> None:
@@ -122,6 +140,14 @@ def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _timeout() -> datetime.timedelta:
+    text = os.environ.get(TIMEOUT, "30")
+    try:
+        return datetime.timedelta(minutes=float(text))
+    except ValueError as error:
+        raise UserError(f"{TIMEOUT}={text} is not a number of minutes.") from error
 
 
 def _device(wanted: str, local_rank: int, local_size: int) -> torch.device:

@@ -40,6 +40,14 @@ def _umask() -> int:
     return mask
 
 
+def point(link: Path, target: Path) -> None:
+    """Make ``link`` a symbolic link to a file beside it, in place of what it was, atomically."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    os.replace(temporary, link)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     with atomic_write(path, "w") as file:

@@ -9,19 +9,30 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
+SOURCES = ("common", "demo", "det_configs", "detection", "launch", "pretrain", "segmentation")
+COMMIT = "COMMIT"  # in a snapshot of the code: what the checkout's commit was
 
 
 def git_commit(root: Path = ROOT) -> str:
-    """The commit of the running code, with ``+`` where files differ from it; "" outside git."""
+    """The commit of the running code, with ``+`` where it differs from it; "" outside git.
+
+    A tracked file that was changed makes it differ, and a Python file of ours that git does not
+    know. Of a snapshot it is what it was when that was taken.
+    """
+    if (root / COMMIT).is_file():
+        return (root / COMMIT).read_text().strip()
 
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
+    ours = [f"{name}/*.py" for name in SOURCES]
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if dirty else "")
+        differs = git("status", "--porcelain", "--untracked-files=no") or git(
+            "ls-files", "--others", "--exclude-standard", "--", *ours
+        )
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if differs else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 

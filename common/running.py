@@ -1,21 +1,45 @@
 """The life of a job in one of its processes: whose folder it is, its log, its process group."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import distributed, runs
-from common.distributed import World
+from common import distributed, incarnations, runs
+from common.distributed import World, from_main
+from common.errors import UserError
 from common.files import write_json
+from common.incarnations import Incarnation
 from common.logs import setup_logging
+from common.notice import Notice, listening
+
+log = logging.getLogger("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as one of the processes of its job sees it.
+
+    Attributes:
+        folder: the run folder.
+        world: this process among the others.
+        incarnation: which copy of the job this is.
+        notice: what the cluster tells the job.
+    """
+
+    folder: Path
+    world: World
+    incarnation: Incarnation
+    notice: Notice
 
 
 @contextmanager
 def running(
     folder: Path, identity: dict[str, Any], device: str, config: dict[str, Any] | None = None
-) -> Iterator[World]:
-    """Make ``folder`` this run's, log into it, and join the other processes until the block ends.
+) -> Iterator[Run]:
+    """Make ``folder`` this job's, log into it, and join the other processes until the block ends.
 
     Args:
         folder: the run folder; made if need be.
@@ -24,17 +48,44 @@ def running(
         config: the whole configuration, kept as ``config.json``.
 
     Raises:
-        UserError: if the folder holds another run, or the device is not there.
+        UserError: in every process, if the folder holds another run, another job is running in
+            it, or the device is not there.
     """
     runs.check_same(folder, identity)
     world = distributed.start(device)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        setup_logging(folder, world.rank)
-        if world.is_main:
-            runs.claim(folder, identity)
-            if config is not None:
-                write_json(folder / "config.json", config)
-        yield world
+        with _hold(folder, world) as incarnation:
+            folder.mkdir(exist_ok=True)  # another node may not see it yet
+            setup_logging(folder, world.rank)
+            if world.is_main:
+                runs.claim(folder, identity)
+                if config is not None:
+                    write_json(folder / "config.json", config)
+                if incarnation.restarts:
+                    log.info("start %d of this run", incarnation.number)
+            with listening(world, incarnation if world.is_main else None) as notice:
+                yield Run(folder, world, incarnation, notice)
     finally:
         distributed.stop()
+
+
+@contextmanager
+def _hold(folder: Path, world: World) -> Iterator[Incarnation]:
+    """The folder is this job's within the block; the main process holds it for all."""
+    lock, number, refusal = None, 0, ""
+    if world.is_main:
+        try:
+            lock = runs.hold(folder)
+            number = incarnations.begin(folder).number
+        except UserError as error:
+            refusal = str(error)
+        except OSError as error:
+            refusal = str(runs.unwritable(folder, error))
+    number, refusal = from_main((number, refusal))
+    if refusal:
+        raise UserError(refusal)
+    try:
+        yield Incarnation(folder, number)
+    finally:
+        if lock is not None:
+            lock.release()

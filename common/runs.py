@@ -2,11 +2,13 @@
 
 The same command means the same folder. What is in it: ``identity.json``, the resolved
 configuration (``config.json`` or ``config.yaml``), ``log.txt``, checkpoints, ``metrics.jsonl``,
-and once the run is finished ``metrics.json``.
+``incarnations/``, a file for each time that it was started, and once the run is finished
+``metrics.json``.
 """
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,11 +17,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from common import incarnations
 from common.errors import UserError
 from common.files import write_json
 
 FINAL = "metrics.json"
 IDENTITY = "identity.json"
+LOCK = ".lock"
+PATIENCE_S = 60  # for a job that is just ending, in one that Slurm has started
+
+log = logging.getLogger("runs")
 
 
 def short_hash(value: Any) -> str:
@@ -110,25 +117,33 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     delete(aside)
 
 
-def hold(folder: Path, patience_s: float = 0) -> FileLock:
+def hold(folder: Path) -> FileLock:
     """Take the folder for this job, until the lock is released or the process ends.
 
-    Args:
-        folder: the run folder.
-        patience_s: how long to wait for a job that holds it.
+    A job that Slurm starts anew takes the folder over from its first copy, which may still run on
+    a node that was lost. Where the file system knows no locks, nothing is held.
 
     Raises:
         UserError: if another job that is running holds it, or it cannot be written.
     """
-    lock = FileLock(folder / ".lock")
+    path = folder / LOCK
+    lock = FileLock(path)
+    job = incarnations.this_slurm_job()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=patience_s)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if job and job == incarnations.newest_slurm_job(folder):
+                path.unlink(missing_ok=True)  # the first copy goes on holding what is no file now
+            lock.acquire(timeout=PATIENCE_S if job else 0)
     except Timeout as error:
         raise UserError(
             f"{folder} is in use by a job that is running; wait for it, end it, or choose another "
             "--name."
         ) from error
+    except NotImplementedError:
+        log.warning("%s is on a file system without locks: start no second job there", folder)
     except OSError as error:
         raise unwritable(folder, error) from error
     return lock

@@ -2,39 +2,73 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from common.distributed import World
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, point
+from common.series import Series
+
+FINAL = "model_final.pth"
 
 log = logging.getLogger(__name__)
 
 
-class AtomicCheckpointer(DetectionCheckpointer):
-    """Writes by renaming, and keeps what Detectron2 did not find in the weights."""
+class SeriesCheckpointer(DetectionCheckpointer):
+    """Writes a run's series of checkpoints, and keeps what Detectron2 did not find in the weights.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    Args:
+        model: the detector.
+        series: of the run; None for one that only loads.
+        checkpointables: what else is saved, by name.
+    """
+
+    def __init__(
+        self, model: nn.Module, series: Series | None = None, **checkpointables: Any
+    ) -> None:
+        folder = str(series.folder) if series else ""
+        super().__init__(model, folder, save_to_disk=False, **checkpointables)
+        self.series = series
         self.missing: list[str] = []
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Save model, checkpointables and ``kwargs`` as ``name.pth``."""
-        if not self.save_dir or not self.save_to_disk:
-            return
+    def save_step(self, step: int) -> None:
+        """Save the model and all else after ``step`` iterations; for the main process."""
+        assert self.series is not None
         data: dict[str, Any] = {"model": self.model.state_dict()}
-        data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()} | kwargs
-        with atomic_write(os.path.join(self.save_dir, f"{name}.pth")) as file:
-            torch.save(data, file)
-        self.tag_last_checkpoint(f"{name}.pth")
+        data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        self.tag_last_checkpoint(self.series.save(step, data).name)
+
+    def resume(self, world: World) -> bool:
+        """Load the newest checkpoint that can be read; False if there is none.
+
+        Raises:
+            UserError: if there are checkpoints, and none of them can be read.
+        """
+        assert self.series is not None
+        found = self.series.load(world, self._read)
+        if world.is_main:
+            self.series.tidy(found[0] if found else None)
+        return found is not None
+
+    def finish(self) -> None:
+        """Name the newest checkpoint ``model_final.pth``, as Detectron2 does."""
+        assert self.series is not None
+        point(self.series.folder / FINAL, self.series.newest_first()[0])
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Point ``last_checkpoint`` to a file."""
+        """Let ``last_checkpoint`` name a file, for Detectron2's own tools."""
         with atomic_write(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
             file.write(last_filename_basename)
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return self.load(str(path))
+        except Exception as error:  # a file cut short raises almost anything
+            raise UserError(f"{path} cannot be read ({type(error).__name__}).") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)
@@ -66,7 +100,7 @@ def backbone_names(model: nn.Module) -> list[str]:
     ]
 
 
-def require_backbone(checkpointer: AtomicCheckpointer, weights: str) -> int:
+def require_backbone(checkpointer: SeriesCheckpointer, weights: str) -> int:
     """Raise unless the weights just loaded filled every tensor of the backbone.
 
     Returns:

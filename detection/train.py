@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -23,12 +22,14 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.metrics import rewind
 from common.provenance import device_name, git_commit, versions
-from common.running import running
+from common.running import Run, running
+from common.series import Series
 from detection import compat
-from detection.checkpoint import AtomicCheckpointer, require_backbone
+from detection.checkpoint import SeriesCheckpointer, require_backbone
 from detection.config import TransferConfig, fit_to_device
 from detection.datasets import require_datasets, uses_demo
 from detection.evaluation import evaluate, kind_of
+from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN
 from detection.inspection import inspect_datasets
 from detection.mapper import SkippingMapper
 
@@ -56,7 +57,8 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
     """
     cfg = config.detectron2()
     device = "cpu" if cfg.MODEL.DEVICE == "cpu" else config.device
-    with running(folder, config.identity(), device) as world:
+    with running(folder, config.identity(), device) as run:
+        world = run.world
         compat.create_local_process_group(world)
         require_datasets(cfg)
         inspect_datasets(cfg)
@@ -68,12 +70,14 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        seed_all_rng(_stream_seed(config.seed, folder) + world.rank)
         job = _only_evaluate if config.eval_only else _fit
-        return job(config, cfg, folder, world)
+        return job(config, cfg, run)
 
 
-def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:
+def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
+    folder, world = run.folder, run.world
+    series = Series(run.incarnation, "model", ".pth")
+    seed_all_rng(_stream_seed(config.seed, series) + world.rank)
     commit = git_commit()  # of the code that runs, whatever is checked out later
     mapper = SkippingMapper(kind_of(cfg).mapper(cfg))
     model = build_model(cfg)
@@ -83,26 +87,21 @@ def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[s
     loader = compat.train_loader(cfg, mapper)
     trainer = trainer_class(parallel, loader, optimizer)
     clock = Clock()
-    checkpointer = AtomicCheckpointer(
-        model, str(folder), save_to_disk=world.is_main, trainer=trainer, clock=clock
-    )
+    checkpointer = SeriesCheckpointer(model, series, trainer=trainer, clock=clock)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
             _precise_bn(cfg, parallel, mapper) if cfg.TEST.PRECISE_BN.ENABLED else None,
-            hooks.PeriodicCheckpointer(
-                checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_ITER, max_to_keep=2
-            )
-            if world.is_main
-            else None,
-            _PeriodicEval(cfg, parallel, folder) if cfg.TEST.EVAL_PERIOD > 0 else None,
+            Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if world.is_main else None,
+            PeriodicEval(cfg, parallel, folder) if cfg.TEST.EVAL_PERIOD > 0 else None,
         ]
     )
-    start = _load(config, checkpointer, trainer)
+    start = _load(config, checkpointer, trainer, world)
     if world.is_main:
         rewind(folder / "metrics.jsonl", "iteration", start)
         trainer.register_hooks([hooks.PeriodicWriter(_writers(cfg, folder), LOG_PERIOD)])
+    trainer.register_hooks([Leaving(checkpointer, run.notice)])
     log.info(
         "%s on %s: iterations %d to %d of %d images, lr %g",
         config.config_name,
@@ -122,13 +121,17 @@ def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[s
                 f"{cfg.SOLVER.BASE_LR:g}; the last checkpoint in {folder} is from before; try a "
                 "lower --lr."
             ) from error
-    results = evaluate(cfg, parallel, str(folder / "inference"))
+    if world.is_main:
+        checkpointer.finish()
+    with run.notice.at_once():
+        results = evaluate(cfg, parallel, str(folder / "inference"))
     unreadable = sum(comm.all_gather(mapper.unreadable))
     if not world.is_main:
         return {}
     metrics = _final_metrics(config, cfg, world, results) | {
         "wall_time_s": round(clock.seconds, 1),
         "unreadable_images": unreadable,
+        "restarts": run.incarnation.restarts,
         "git_commit": commit,
     }
     runs.finish(folder, metrics)
@@ -136,11 +139,12 @@ def _fit(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[s
     return metrics
 
 
-def _only_evaluate(config: TransferConfig, cfg: Any, folder: Path, world: World) -> dict[str, Any]:
+def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     """Evaluate a trained model, every tensor of which must be in the weights."""
+    folder, world = run.folder, run.world
     started, commit = time.monotonic(), git_commit()
     model = build_model(cfg)
-    checkpointer = AtomicCheckpointer(model, save_to_disk=False)
+    checkpointer = SeriesCheckpointer(model)
     checkpointer.load(config.weights.path, checkpointables=[])
     missing = [k for k in checkpointer.missing if not k.endswith("num_batches_tracked")]
     if missing:
@@ -148,24 +152,27 @@ def _only_evaluate(config: TransferConfig, cfg: Any, folder: Path, world: World)
             f"{config.weights.path} lacks {len(missing)} tensors of {config.config_name}, such as "
             f"{missing[0]}; is it a detector of this config?"
         )
-    results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
+    with run.notice.at_once():
+        results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
     if not world.is_main:
         return {}
     metrics = _final_metrics(config, cfg, world, results) | {
         "iterations": 0,
         "wall_time_s": round(time.monotonic() - started, 1),
+        "restarts": run.incarnation.restarts,
         "git_commit": commit,
     }
     runs.finish(folder, metrics)
     return metrics
 
 
-def _load(config: TransferConfig, checkpointer: AtomicCheckpointer, trainer: SimpleTrainer) -> int:
-    """Load the folder's last checkpoint, or else the weights; the iteration to start at."""
-    resuming = checkpointer.has_checkpoint()
-    checkpointer.resume_or_load(config.weights.path, resume=True)
-    if resuming:
+def _load(
+    config: TransferConfig, checkpointer: SeriesCheckpointer, trainer: SimpleTrainer, world: World
+) -> int:
+    """Load the folder's newest checkpoint, or else the weights; the iteration to start at."""
+    if checkpointer.resume(world):
         return int(trainer.iter) + 1
+    checkpointer.load(config.weights.path, checkpointables=[])
     if config.weights.path:
         require_backbone(checkpointer, config.weights.path)
     else:
@@ -173,10 +180,10 @@ def _load(config: TransferConfig, checkpointer: AtomicCheckpointer, trainer: Sim
     return 0
 
 
-def _stream_seed(seed: int, folder: Path) -> int:
+def _stream_seed(seed: int, series: Series) -> int:
     """The run's seed, or after an interruption another: the images go on instead of again."""
-    last = folder / "last_checkpoint"
-    return seed + (zlib.crc32(last.read_bytes()) % 2**30 if last.exists() else 0)
+    paths = series.newest_first()
+    return seed + (zlib.crc32(paths[0].name.encode()) % 2**30 if paths else 0)
 
 
 def _precise_bn(cfg: Any, model: nn.Module, mapper: SkippingMapper) -> HookBase:
@@ -185,21 +192,7 @@ def _precise_bn(cfg: Any, model: nn.Module, mapper: SkippingMapper) -> HookBase:
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0
     loader = compat.train_loader(cfg, mapper)
-    return _PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
-
-
-class _PreciseBN(hooks.PreciseBN):
-    """Precise BN, after which every process evaluates the detector that is saved.
-
-    Processes weigh an iteration by their own number of ROIs, and so would have statistics of
-    their own in the ROI heads: all take the main process's.
-    """
-
-    def update_stats(self) -> None:
-        super().update_stats()
-        if dist.is_initialized() and not self._disabled:
-            for buffer in self._model.buffers():
-                dist.broadcast(buffer, 0)
+    return SharedPreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
 def _writers(cfg: Any, folder: Path) -> list[Any]:
@@ -208,36 +201,6 @@ def _writers(cfg: Any, folder: Path) -> list[Any]:
         JSONWriter(str(folder / "metrics.jsonl")),
         TensorboardXWriter(str(folder / "tensorboard")),
     ]
-
-
-class Clock:
-    """Seconds spent on a run, over all the times that it was started; kept in checkpoints."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self._started = time.monotonic() - state["seconds"]
-
-
-class _PeriodicEval(HookBase):
-    """Evaluate every ``TEST.EVAL_PERIOD`` iterations but the last, which is evaluated anyway."""
-
-    def __init__(self, cfg: Any, model: nn.Module, folder: Path) -> None:
-        self.cfg, self.model, self.folder = cfg, model, folder
-
-    def after_step(self) -> None:
-        iteration = self.trainer.iter + 1
-        if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
-            found = evaluate(self.cfg, self.model, str(self.folder / "inference"))
-            self.trainer.storage.put_scalars(**found, smoothing_hint=False)
 
 
 def _final_metrics(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,8 @@ from common import runs
 from common.errors import UserError, command
 from launch import classify, transfer
 from launch.classify import WeightOptions
-from launch.options import Resources, RunOptions, parse
+from launch.members import Member
+from launch.options import Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig
 
 CONFIGS = ROOT / "det_configs"
@@ -42,7 +43,8 @@ class Command:
     with what is not finished.
 
     Attributes:
-        weights: The checkpoint.
+        weights: The checkpoint, or the folder of a pre-training run, for whose end the jobs wait on
+            Slurm.
         suite: lewel (the rows of LEWEL's README) or full (every config of det_configs/ but the
             demo's, random and supervised starts too).
         dry_run: Print the runs, their folders and a lower bound of their GPU hours, and stop.
@@ -59,7 +61,7 @@ class Command:
     batch_size: int | None = None
     data: str | None = None
     run: RunOptions = field(default_factory=RunOptions)
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=resources)
 
 
 def configs_of(suite: str) -> list[Path]:
@@ -102,26 +104,27 @@ def gpu_hours(config: str, images: int) -> float | None:
     return found[0] * GPUS * images / 16 / 3600 if found else None
 
 
-def plan_members(options: Command) -> tuple[list[transfer.Member], list[str]]:
+def plan_members(options: Command) -> tuple[list[Member], list[str]]:
     """The transfer runs of a suite, checked, and for a dry run what keeps others from starting.
 
     Raises:
         UserError: unless it is a dry run, for whatever is wrong.
     """
-    members: list[transfer.Member] = []
+    members: list[Member] = []
     wrong = []
     for one in sweeps(options):
-        for path in one.config:
+        paths = [(path,) for path in one.config] if options.dry_run else [one.config]
+        for path in paths:
             try:
-                members += transfer.plan(dataclasses.replace(one, config=(path,)), ())
+                members += transfer.plan(dataclasses.replace(one, config=path), ())
             except UserError as error:
                 if not options.dry_run:
                     raise
-                wrong.append(f"{path.stem} cannot start: {error}")
+                wrong.append(f"{path[0].stem} cannot start: {error}")
     return members, wrong
 
 
-def plan_table(members: Sequence[transfer.Member], options: Command) -> Table:
+def plan_table(members: Sequence[Member], options: Command) -> Table:
     """The transfer runs of a suite, with what they would cost."""
     table = Table(title=f"suite {options.suite}")
     for name in ("config", "weights", "seed", "lr", "batch", "iterations", "GPU hours", "state"):
@@ -159,24 +162,33 @@ def run(arguments: list[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(plan_table(members, options))
     print("\n".join(wrong), flush=True)
-    evaluation: Any = None
-    if options.data != "none":
-        source = WeightOptions(options.weights, label=options.label)
-        evaluation = LinearConfig(data=options.data), source, options.run, options.resources
-        try:
-            job, lines = classify.plan(*evaluation)
-        except UserError as error:
-            if not options.dry_run:
-                raise
-            print(f"linear evaluation cannot start: {error}", flush=True)
-        else:
-            print(f"linear evaluation, {job.steps} steps: {job.folder}\n{lines}", flush=True)
+    evaluation = plan_evaluation(options)
     if options.dry_run:
         return
-    for one in sweeps(options):
-        transfer.start(one)
+    transfer.submit(members, options.run, options.resources)
     if evaluation:
-        classify.start(*evaluation)
+        classify.submit(evaluation, options.run, options.resources)
+
+
+def plan_evaluation(options: Command) -> classify.Planned | None:
+    """Linear evaluation, checked; None if it is left out, or for a dry run if it cannot start.
+
+    Raises:
+        UserError: unless it is a dry run, for whatever is wrong.
+    """
+    if options.data == "none":
+        return None
+    source = WeightOptions(options.weights, label=options.label)
+    try:
+        protocol = LinearConfig(data=options.data)
+        found = classify.plan(protocol, source, options.run, options.resources)
+    except UserError as error:
+        if not options.dry_run:
+            raise
+        print(f"linear evaluation cannot start: {error}", flush=True)
+        return None
+    print(f"linear evaluation, {found.job.steps} steps: {found.job.folder}", flush=True)
+    return found
 
 
 @command

@@ -3,13 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.backbones import ARCHITECTURES
 from common.distributed import check_divides
 from common.errors import UserError
+from launch.awaited import Pretraining, check_waits, find_pretraining, start_awaited
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
 from launch.cluster import device, processes
-from launch.jobs import Job
+from launch.jobs import AWAITING, Job
 from launch.options import Resources, RunOptions
 from launch.submit import launch
 from pretrain.evaluation.classifier import classify
@@ -24,8 +26,9 @@ class WeightOptions:
     """Which backbone is evaluated.
 
     Attributes:
-        weights: A checkpoint of ours or of a known format, or "none" for random weights. Default:
-            the newest finished pre-training run.
+        weights: A checkpoint of ours or of a known format, or "none" for random weights; or the
+            folder of a pre-training run, for whose end the job waits on Slurm. Default: the
+            newest finished pre-training run.
         backbone: The ResNet of random weights, resnet50 if left out; also, which pre-training
             runs the default looks at. A checkpoint itself tells its own.
         label: Name of the pre-training method in the results table, where the checkpoint does not
@@ -36,8 +39,8 @@ class WeightOptions:
     backbone: str | None = None
     label: str | None = None
 
-    def find(self, output_dir: Path) -> tuple[Weights, str]:
-        """The weights, and a line about them; writes nothing.
+    def find(self, output_dir: Path) -> tuple[Weights, str, Pretraining | None]:
+        """The weights, a line about them, and whose end they wait for; writes nothing.
 
         Raises:
             UserError: if there are none, or they cannot be read, or their method is unknown.
@@ -50,11 +53,16 @@ class WeightOptions:
         if self.weights == NONE:
             name = self.backbone or RANDOM_BACKBONE
             method = self.label or "random"
-            return Weights(name, method=method), f"weights: none, a random {name}"
+            return Weights(name, method=method), f"weights: none, a random {name}", None
         wanted, how = self.weights, ""
         if wanted is None:
             wanted = str(newest_pretraining(output_dir, self.backbone))
             how = " (the newest finished pre-training run)"
+        run = find_pretraining(wanted)
+        if run is not None and run.job_id:
+            return self._await(run)
+        if run is not None:
+            wanted = str(run.checkpoint)
         if wanted.endswith(".pkl"):
             raise UserError(
                 f"--weights {wanted} is in Detectron2's format; give the checkpoint that it was "
@@ -76,7 +84,57 @@ class WeightOptions:
             backbone.epochs,
         )
         line = f"weights: {wanted}{how}, sha256 {found.sha256[:8]}, {found.description}"
-        return weights, line
+        return weights, line, None
+
+    def _await(self, run: Pretraining) -> tuple[Weights, str, Pretraining]:
+        known = run.config
+        weights = Weights(
+            known["backbone"],
+            "",
+            run.placeholder,
+            self.label or run.method,
+            known["norm"],
+            known["epochs"],
+        )
+        return weights, f"weights: what {run.folder} will leave, after job {run.job_id}", run
+
+
+@dataclass(frozen=True)
+class AwaitedClassifier:
+    """An evaluation whose weights are yet to come.
+
+    Attributes:
+        protocol: with the device that was asked for.
+        source: the checkpoint that will be there.
+        run: where its folder will be.
+    """
+
+    protocol: LinearConfig | SemiConfig
+    source: WeightOptions
+    run: RunOptions
+
+    def prepare(self) -> Job:
+        """The run, from weights that are there."""
+        return plan(self.protocol, self.source, self.run, Resources(cluster="debug")).job
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing: the run that it becomes has one."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An evaluation that was checked.
+
+    Attributes:
+        job: the run.
+        lines: about it, for the user.
+        after: the Slurm job that it waits for; "" for none.
+    """
+
+    job: Job
+    lines: str
+    after: str
 
 
 def plan(
@@ -84,24 +142,32 @@ def plan(
     source: WeightOptions,
     run: RunOptions,
     resources: Resources,
-) -> tuple[Job, str]:
-    """Check everything that can be wrong; the job, and lines about it. Writes nothing.
+) -> Planned:
+    """Check everything that can be wrong; writes nothing.
 
     Raises:
         UserError: for whatever is wrong.
     """
     output_dir = run.output_dir.resolve()
-    weights, line = source.find(output_dir)
+    weights, line, awaited = source.find(output_dir)
+    if protocol.device == "auto":
+        protocol = dataclasses.replace(protocol, device=device(resources))
     config = protocol.resolve(weights)
-    if config.device == "auto":
-        config = dataclasses.replace(config, device=device(resources))
     check_divides("--batch-size", config.batch_size, processes(resources))
     folder = run.folder(config.kind, config.run_name())
     splits = open_splits(config)
     images = len(splits.training)
     steps = config.epochs * (images // config.batch_size)
     job = Job(classify, config, folder, output_dir, steps)
-    return job, f"{line}\ntraining images: {images} ({splits.subset})"
+    if awaited is not None:
+        source = dataclasses.replace(source, weights=str(awaited.checkpoint))
+        waiting = AwaitedClassifier(
+            protocol, source, dataclasses.replace(run, output_dir=output_dir)
+        )
+        folder = run.folder(AWAITING, f"{config.kind}-{config.run_name()}")
+        job = Job(start_awaited, waiting, folder, output_dir, steps)
+    lines = f"{line}\ntraining images: {images} ({splits.subset})"
+    return Planned(job, lines, awaited.job_id if awaited else "")
 
 
 def start(
@@ -110,8 +176,13 @@ def start(
     run: RunOptions,
     resources: Resources,
 ) -> Path:
+    """Check everything, submit or run the job, and return its run folder."""
+    return submit(plan(protocol, source, run, resources), run, resources)
+
+
+def submit(planned: Planned, run: RunOptions, resources: Resources) -> Path:
     """Submit or run the job of :func:`plan`, and return its run folder."""
-    job, lines = plan(protocol, source, run, resources)
-    print(lines, flush=True)
-    launch([job], resources, run.fresh)
-    return job.folder
+    check_waits(planned.after, resources)
+    print(planned.lines, flush=True)
+    launch([planned.job], resources, run.fresh, planned.after)
+    return planned.job.folder

@@ -2,14 +2,20 @@
 
 import os
 import shutil
+import subprocess
+import time
+from dataclasses import asdict
 from typing import Literal
 
 import torch
 
 from common.errors import UserError
-from launch.options import Resources
+from launch.resources import Resources, option, problem, sbatch_options
 
 SLURM_GPUS = 8
+ANSWER_S = 10  # for one question to Slurm's controller
+PATIENCE_S = 45  # while it is restarted
+PAUSE_S = 3
 
 
 def resolve_cluster(resources: Resources) -> str:
@@ -37,7 +43,8 @@ def processes(resources: Resources) -> int:
     """How many processes a job will have.
 
     Raises:
-        UserError: if there are not so many GPUs here, or several processes would share one.
+        UserError: if there are not so many GPUs here, or several processes would share one, or
+            an option cannot be what it is.
     """
     cluster = resolve_cluster(resources)
     if cluster == "debug":
@@ -52,13 +59,13 @@ def processes(resources: Resources) -> int:
                     "local, or start the command under torchrun."
                 )
         return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
+    for name, value in asdict(resources).items():
+        if problem(name, value):
+            raise UserError(f"{option(name)} {value}: {problem(name, value)}.")
+    sbatch_options(resources.slurm)
     gpus, tasks = gpus_per_node(resources), tasks_per_node(resources)
-    for name in ("nodes", "tasks-per-node", "cpus-per-task", "timeout-min"):
-        value = getattr(resources, name.replace("-", "_"))
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be at least 1.")
     here = torch.cuda.device_count()
-    if gpus < 0 or (cluster == "local" and gpus > here):
+    if cluster == "local" and gpus > here:
         raise UserError(f"--gpus-per-node {gpus}, but this machine has {here}.")
     if 0 < gpus < tasks:
         raise UserError(f"--tasks-per-node {tasks} on {gpus} GPUs: there is one process per GPU.")
@@ -98,3 +105,34 @@ def visible_gpus(count: int) -> tuple[int, ...]:
 def device(resources: Resources) -> Literal["auto", "cuda"]:
     """``cuda`` where the job has GPUs, so that it never falls back to CPUs; else ``auto``."""
     return "cuda" if resolve_cluster(resources) != "debug" and gpus_per_node(resources) else "auto"
+
+
+def check_controller() -> None:
+    """Wait for Slurm's controller, for a moment; without it sbatch would hang.
+
+    Raises:
+        UserError: if it does not answer.
+    """
+    until = time.monotonic() + PATIENCE_S
+    told = False
+    while _is_down():
+        if time.monotonic() > until:
+            raise UserError(
+                "Slurm's controller does not answer; try again once `scontrol ping` says that it "
+                "is up."
+            )
+        if not told:
+            print("waiting for Slurm's controller", flush=True)
+        told = True
+        time.sleep(PAUSE_S)
+
+
+def _is_down() -> bool:
+    command = ["scontrol", "ping"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return True
+    except OSError:  # sbatch will say what is wrong
+        return False
+    return "is DOWN" in answer.stdout and "is UP" not in answer.stdout

@@ -9,9 +9,13 @@ from typing import Any
 import submitit
 
 from common import runs
+from common.distributed import is_main_process
+from common.errors import UserError
 from launch import tables
+from launch.records import Record
 
-PATIENCE_S = 600
+AWAITING = "awaiting"  # the kind of runs that wait for another
+FIRST_PORT, PORTS = 20000, 40000  # of submitit's choice
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Job:
         folder: the run folder, absolute.
         output_dir: the folder that holds ``runs/`` and ``results/``, absolute.
         steps: optimizer steps of the whole run, for the progress bar.
+        max_requeues: how often Slurm may start the job again.
     """
 
     work: Callable[[Any, Path], Any]
@@ -31,25 +36,61 @@ class Job:
     folder: Path
     output_dir: Path
     steps: int
+    max_requeues: int = 20
 
     def __call__(self) -> None:
-        """Run to the end; the main process then rebuilds the results tables."""
-        _tell_torch_who_we_are()
-        if os.environ.get("RANK", "0") != "0":
-            self._work()
-            return
-        # Slurm starts a job of a lost node anew while the first copy may still be running there.
-        with runs.hold(self.folder, PATIENCE_S if "SLURM_JOB_ID" in os.environ else 0):
-            self._work()
-        tables.rebuild(self.output_dir)
+        """Run to the end; the main process then rebuilds the results tables.
 
-    def _work(self) -> None:
-        if not runs.is_finished(self.folder):
-            self.work(self.config, self.folder)
+        Raises:
+            UserError: if Slurm started the job more often than it may.
+        """
+        if _requeues() > self.max_requeues:
+            raise self._too_many()
+        _tell_torch_who_we_are()
+        try:
+            if not runs.is_finished(self.folder):
+                self.work(self.config, self.folder)
+        except Exception:
+            self._warn_of_those_who_wait()
+            raise
+        if is_main_process():
+            tables.rebuild(self.output_dir)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Submit the same job again: progress lives in the run folder, never in the pickle."""
+        """Submit the same job again: progress lives in the run folder, never in the pickle.
+
+        submitit calls this before it asks Slurm for a requeue.
+
+        Raises:
+            UserError: if Slurm has started the job as often as it may.
+        """
+        if _requeues() >= self.max_requeues:
+            raise self._too_many()
         return submitit.helpers.DelayedSubmission(self)
+
+    def _warn_of_those_who_wait(self) -> None:
+        """Name the jobs that were to start from what this one would have left."""
+        waiting = followers(self.output_dir, self.folder)
+        if waiting and is_main_process():
+            print(f"Slurm cancels what waited for this job: {', '.join(waiting)}", flush=True)
+
+    def _too_many(self) -> UserError:
+        return UserError(
+            f"Slurm has requeued this job {_requeues()} times, and --max-requeues "
+            f"{self.max_requeues} is the limit; the same command goes on from the last checkpoint."
+        )
+
+
+def followers(output_dir: Path, folder: Path) -> list[str]:
+    """The Slurm jobs that wait for the one that a run was given to."""
+    mine = Record.read(folder)
+    records = (Record.read(path) for path in (output_dir / "runs" / AWAITING).glob("[!.]*/"))
+    return [r.job_id for r in records if r and mine and r.after == mine.job_id]
+
+
+def _requeues() -> int:
+    """How often Slurm has started this job anew, for whatever reason."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def _tell_torch_who_we_are() -> None:
@@ -61,3 +102,6 @@ def _tell_torch_who_we_are() -> None:
     submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     if environment.num_nodes == 1:  # a host name need not resolve for one machine
         os.environ["MASTER_ADDR"] = "127.0.0.1"
+    # The first copy of a job that Slurm has started anew may still have the port.
+    port = int(os.environ["MASTER_PORT"]) - FIRST_PORT + 7 * _requeues()
+    os.environ["MASTER_PORT"] = str(FIRST_PORT + port % PORTS)

@@ -9,7 +9,7 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 
 from common.errors import command
 from launch.classify import WeightOptions, start
-from launch.options import Resources, RunOptions, parse
+from launch.options import Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig
 
 
@@ -23,7 +23,7 @@ class Command:
     weights: WeightOptions = field(default_factory=WeightOptions)
     config: LinearConfig = field(default_factory=LinearConfig)
     run: RunOptions = field(default_factory=RunOptions)
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=resources)
 
 
 def run(arguments: list[str] | None = None) -> Path:

@@ -2,8 +2,12 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find this file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -12,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from common.distributed import check_divides
-from common.errors import command
-from launch.cluster import device, processes
+from common.errors import UserError, command
+from common.files import write_json
+from launch.awaited import Pretraining
+from launch.cluster import device, processes, resolve_cluster
 from launch.jobs import Job
-from launch.options import Resources, RunOptions, parse
+from launch.options import Resources, RunOptions, parse, resources
 from launch.submit import launch
 from pretrain import methods
 from pretrain.config import PretrainConfig
@@ -31,12 +37,15 @@ class Command:
     Typed again, the same command resumes the run, or says that it is finished.
 
     Attributes:
+        then: Configs of det_configs/ to fine-tune by from what this run leaves: on Slurm, jobs that
+            wait for its end, on one node each; elsewhere after it. --wait follows this run only.
         list_recipes: Print the recipes of all methods, and do nothing else.
     """
 
     config: PretrainConfig = field(default_factory=PretrainConfig)
     run: RunOptions = field(default_factory=RunOptions)
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=resources)
+    then: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML [YAML ...]")] = ()
     list_recipes: bool = False
 
 
@@ -57,10 +66,39 @@ def run(arguments: list[str] | None = None) -> Path | None:
         queries = open_validation(config.data, config.val_data)
         if queries is not None:
             check_comparable(source, queries)
+    following = _following(options, folder, dataclasses.asdict(config)) if options.then else None
     steps = config.epochs * (len(source) // config.batch_size)
     job = Job(pretrain, config, folder, options.run.output_dir.resolve(), steps)
-    launch([job], options.resources, options.run.fresh)
+    if following is None:
+        launch([job], options.resources, options.run.fresh)
+        return folder
+    submitting = dataclasses.replace(options.resources, wait=False)
+    if launch([job], submitting, options.run.fresh, skip_live=True):
+        # It may be long before the job itself says so.
+        write_json(folder / "config.json", dataclasses.asdict(config))
+    following()
+    if options.resources.wait:
+        launch([job], options.resources)
     return folder
+
+
+def _following(options: Command, folder: Path, config: dict[str, Any]) -> Callable[[], list[Path]]:
+    """Check the transfer jobs of ``--then``, which the result submits or runs.
+
+    Raises:
+        UserError: for whatever is wrong with them.
+    """
+    from launch import transfer  # pre-training alone works without Detectron2
+
+    if resolve_cluster(options.resources) == "debug" and processes(options.resources) > 1:
+        raise UserError("--then starts other jobs, which torchrun and srun cannot; leave it out.")
+    command = transfer.Command(
+        config=options.then,
+        run=dataclasses.replace(options.run, name=None),
+        resources=dataclasses.replace(options.resources, nodes=1, wait=False),
+    )
+    transfer.plan(command, (), Pretraining(folder, config, "of the pre-training"))
+    return lambda: transfer.start(dataclasses.replace(command, weights=(str(folder),)))
 
 
 def _recipes() -> Table:

@@ -1,6 +1,7 @@
-"""Rebuild and show the results tables: ``python launch/results.py``."""
+"""Rebuild and show the results tables, and what is not finished: ``python launch/results.py``."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common.errors import UserError, command
 from common.files import atomic_write
 from launch import tables
 from launch.options import parse
+from launch.states import Unfinished, unfinished
 from launch.summary import markdown, summarise
 
 MARKDOWN = "summary.md"
@@ -26,6 +28,7 @@ class Command:
 
     A CSV for each kind of job has one row a run; what is printed, and summary.md, has one row an
     experiment: the mean and standard deviation over seeds, and the published figure beside it.
+    Runs that are not finished follow: pending, running, failed or stopped.
 
     Attributes:
         output_dir: Folder that holds runs/ and results/.
@@ -35,27 +38,47 @@ class Command:
 
 
 def show(output_dir: Path) -> None:
-    """Rebuild the tables, write the summary, and print it.
+    """Rebuild the tables, write the summary, and print it and the runs that are not finished.
 
     Raises:
-        UserError: if no run is finished.
+        UserError: if there is neither a finished evaluation nor an unfinished run.
     """
     frames = {table.kind: tables.read(output_dir, table) for table in tables.TABLES}
     summaries = {kind: summarise(kind, frame) for kind, frame in frames.items() if len(frame)}
-    if not summaries:
+    rest = unfinished(output_dir)
+    if not summaries and not rest:
         raise UserError(
             f"no finished evaluation in {output_dir.resolve() / 'runs'}; start one with "
             "launch/transfer.py, launch/linear.py or launch/semi.py."
         )
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if summaries:
+        _show_finished(output_dir, summaries, console)
+    if rest:
+        console.print(_unfinished(rest))
+
+
+def _show_finished(output_dir: Path, summaries: dict[str, pd.DataFrame], console: Console) -> None:
     tables.rebuild(output_dir)
     folder = output_dir / "results"
     with atomic_write(folder / MARKDOWN, "w") as file:
         file.write("\n".join(markdown(kind, frame) for kind, frame in summaries.items()))
-    console = Console(width=None if sys.stdout.isatty() else 200)
     for kind, frame in summaries.items():
         console.print(_rich(kind, frame))
         console.print(f"one row a run, all columns: {folder / kind}.csv")
     console.print(f"this in Markdown: {folder / MARKDOWN}")
+
+
+def _unfinished(rest: Sequence[Unfinished]) -> RichTable:
+    table = RichTable(
+        title="unfinished runs",
+        caption="The command that started a run resumes it, unless a job is pending or running.",
+    )
+    for name in ("kind", "run", "state", "job", "steps", "restarts"):
+        table.add_column(name, overflow="fold")
+    for run in rest:
+        table.add_row(run.kind, run.name, run.state, run.job, run.progress, str(run.restarts or ""))
+    return table
 
 
 def _rich(kind: str, summary: pd.DataFrame) -> RichTable:

@@ -1,40 +1,47 @@
 """Handing jobs to Slurm, to this machine, or to this process."""
 
-import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import submitit
-
 from common import runs
 from common.errors import UserError
-from launch.cluster import (
-    gpus_per_node,
-    processes,
-    resolve_cluster,
-    tasks_per_node,
-    visible_gpus,
-)
-from launch.follow import follow
+from launch import slurm
+from launch.cluster import check_controller, processes, resolve_cluster
+from launch.follow import attach, follow
 from launch.jobs import Job
-from launch.options import Resources
+from launch.records import Record
+from launch.resources import Resources
+from launch.submission import start_here, submit
 
-ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT_MIN = {"slurm": 60 * 24, "local": 60 * 24 * 365}
 
-
-def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> None:
+def launch(
+    jobs: Sequence[Job],
+    resources: Resources,
+    fresh: bool = False,
+    after: str = "",
+    skip_live: bool | None = None,
+) -> dict[Path, str]:
     """Run or submit every job that is not finished; print where each one is.
 
     Slurm gets several jobs as one array before any is followed; this machine runs one after the
     other.
 
+    Args:
+        jobs: all of one ``output_dir``.
+        resources: of each job.
+        fresh: whether to delete what earlier runs left.
+        after: the Slurm job that must succeed first; "" for none. Elsewhere it has, by now.
+        skip_live: whether to leave alone a run that Slurm already has, and say so; otherwise it is
+            refused. Default: if there are several jobs.
+
+    Returns:
+        The Slurm job of each run folder that Slurm has been given, now or before.
+
     Raises:
-        UserError: if a folder holds another run, Slurm refused a job, or one that was waited
-            for failed.
+        UserError: if a folder holds another run or a job that is running, Slurm refused a job, or
+            one that was waited for failed.
     """
     cluster = resolve_cluster(resources)
     todo = [job for job in jobs if fresh or not _is_done(job, cluster)]
@@ -43,32 +50,24 @@ def launch(jobs: Sequence[Job], resources: Resources, fresh: bool = False) -> No
             "under torchrun or srun a command starts one run, and not with --fresh; give one "
             "value of each option, or use --cluster local or slurm."
         )
+    if cluster == "slurm" and todo:
+        check_controller()
+    live = _live(todo)
+    skips = len(jobs) > 1 if skip_live is None else skip_live
+    if fresh or cluster != "slurm" or not (skips or resources.wait):
+        _refuse(live, follows=cluster == "slurm" and not fresh)
     if cluster == "slurm":
-        _launch_on_slurm(todo, resources, fresh)
-        return
+        return _launch_on_slurm(todo, live, resources, fresh, after)
     for job in todo:
         print(f"run folder: {job.folder}", flush=True)
         with runs.set_aside(job.folder, fresh):
             if cluster == "debug":
                 job()
                 continue
-            (handle,) = _submit([job], resources, cluster)
+            handle = start_here(job, resources)
         print(f"{cluster} job {handle.job_id}", flush=True)
         follow(handle, job, cancel=True)
-
-
-def _launch_on_slurm(todo: Sequence[Job], resources: Resources, fresh: bool) -> None:
-    if not todo:
-        return
-    with ExitStack() as stack:
-        for job in todo:
-            stack.enter_context(runs.set_aside(job.folder, fresh))
-        handles = _submit(todo, resources, "slurm")
-    for handle, job in zip(handles, todo, strict=True):
-        print(f"slurm job {handle.job_id}, run folder: {job.folder}", flush=True)
-    if resources.wait:
-        for handle, job in zip(handles, todo, strict=True):
-            follow(handle, job, cancel=False)
+    return {}
 
 
 def _is_done(job: Job, cluster: str) -> bool:
@@ -81,76 +80,66 @@ def _is_done(job: Job, cluster: str) -> bool:
     return True
 
 
-def _submit(jobs: Sequence[Job], resources: Resources, cluster: str) -> list[Any]:
-    """Submit one job, or several as one array; their handles."""
-    executor, folder = _executor(jobs, resources, cluster)
-    new = [path for path in (folder, *(job.folder for job in jobs)) if not path.exists()]
-    logging.getLogger("submitit").setLevel(logging.ERROR)
-    try:
-        with _job_environment():
-            if len(jobs) == 1:
-                return [executor.submit(jobs[0])]
-            with executor.batch():
-                return [executor.submit(job) for job in jobs]
-    except submitit.core.utils.FailedJobError as error:
-        for path in new:
-            runs.delete(path)
-            runs.delete_empty(path.parent)
-        raise UserError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise runs.unwritable(jobs[0].folder, error) from error
+def _live(jobs: Sequence[Job]) -> dict[Path, tuple[Record, slurm.State]]:
+    """The runs that a job on Slurm still has, or will have."""
+    records = {job.folder: record for job in jobs if (record := Record.read(job.folder))}
+    records = {folder: record for folder, record in records.items() if record.cluster == "slurm"}
+    known = slurm.states(record.job_id for record in records.values())
+    found = {folder: (record, known[record.job_id]) for folder, record in records.items()}
+    return {folder: pair for folder, pair in found.items() if pair[1].live}
 
 
-def _executor(
-    jobs: Sequence[Job], resources: Resources, cluster: str
-) -> tuple[submitit.AutoExecutor, Path]:
-    """What submits the jobs, and the folder for its own files: a job's, or one of the array's."""
-    name = jobs[0].folder.name
-    folder = jobs[0].folder / "submitit"
-    if len(jobs) > 1:
-        name = f"{name}-and-{len(jobs) - 1}-more"
-        folder = jobs[0].output_dir / "runs" / "arrays" / name
-    executor = submitit.AutoExecutor(
-        folder=folder / "%j",
-        cluster=cluster,
-        # A run may meet its time limit as often as it needs: it resumes from its folder.
-        **({"slurm_max_num_timeout": 1000} if cluster == "slurm" else {}),
-    )
-    executor.update_parameters(
-        name=name,
-        nodes=resources.nodes,
-        tasks_per_node=tasks_per_node(resources),
-        gpus_per_node=gpus_per_node(resources),
-        timeout_min=resources.timeout_min or TIMEOUT_MIN[cluster],
-    )
-    if cluster == "slurm":
-        executor.update_parameters(
-            cpus_per_task=resources.cpus_per_task,
-            slurm_signal_delay_s=120,
-            # srun takes neither from sbatch; one dead process ends the job.
-            slurm_srun_args=[f"--cpus-per-task={resources.cpus_per_task}", "--kill-on-bad-exit=1"],
+def _refuse(live: dict[Path, tuple[Record, slurm.State]], follows: bool) -> None:
+    for folder, (record, state) in live.items():
+        raise UserError(
+            f"{folder} is in use by Slurm job {record.job_id} ({state.name}); "
+            f"{'add --wait to follow it, ' if follows else ''}scancel {record.job_id} to end it, "
+            "or choose another --name."
         )
-        if resources.partition:
-            executor.update_parameters(slurm_partition=resources.partition)
-    elif gpus_per_node(resources):
-        executor.update_parameters(local_visible_gpus=visible_gpus(gpus_per_node(resources)))
-    return executor, folder
 
 
-@contextmanager
-def _job_environment() -> Iterator[None]:
-    """Without our own rank and rendezvous; with this checkout first on the path."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    added = {"PYTHONPATH": path}
-    if "SLURM_CONF" in os.environ:  # clean_env takes it away too: where the cluster is must stay
-        added["SLURM_CONF"] = os.environ["SLURM_CONF"]
-    with submitit.helpers.clean_env():
-        before = {name: os.environ.get(name) for name in added}
-        os.environ.update(added)
+def _launch_on_slurm(
+    todo: Sequence[Job],
+    live: dict[Path, tuple[Record, slurm.State]],
+    resources: Resources,
+    fresh: bool,
+    after: str,
+) -> dict[Path, str]:
+    handles = {}
+    for folder, (record, state) in live.items():
+        handles[folder] = attach(record, folder)
+        print(
+            f"already submitted: job {record.job_id} ({state.name}), run folder: {folder}",
+            flush=True,
+        )
+    new = [job for job in todo if job.folder not in live]
+    if new:
+        with ExitStack() as stack:
+            for job in new:
+                stack.enter_context(runs.set_aside(job.folder, fresh))
+            submitted = submit(new, resources, after)
+        for job, handle in zip(new, submitted, strict=True):
+            handles[job.folder] = handle
+            words = f"{handle.job_id}{f' after job {after}' if after else ''}"
+            print(f"slurm job {words}, run folder: {job.folder}", flush=True)
+    if resources.wait:
+        _follow_all([(handles[job.folder], job) for job in todo])
+    return {folder: handle.job_id for folder, handle in handles.items()}
+
+
+def _follow_all(pairs: Sequence[tuple[Any, Job]]) -> None:
+    """Follow one job after the other, to the end of the last, or until Ctrl-C."""
+    errors = []
+    for handle, job in pairs:
         try:
-            yield
-        finally:
-            for name, value in before.items():
-                del os.environ[name]
-                if value is not None:
-                    os.environ[name] = value
+            if not follow(handle, job, cancel=False):
+                break
+        except UserError as error:
+            errors.append(error)
+            if len(pairs) > 1:
+                print(f"failed: {job.folder}: {error}", flush=True)
+    if len(errors) > 1:
+        count = f"{len(errors)} of {len(pairs)}"
+        raise UserError(f"{count} runs failed; the same command resumes them.")
+    if errors:
+        raise errors[0]

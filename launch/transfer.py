@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +21,14 @@ from common.distributed import check_divides
 from common.errors import UserError, command
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
-from detection.evaluation import check_evaluators, kind_of
+from detection.evaluation import check_evaluators
+from launch.awaited import Pretraining, check_waits
 from launch.cluster import device, processes
 from launch.jobs import Job
-from launch.options import Resources, RunOptions, parse
+from launch.members import Member, located
+from launch.options import Resources, RunOptions, parse, resources
 from launch.submit import launch
-from launch.weights import Source, find_detector, find_weights
-from segmentation.train import transfer
+from launch.weights import Source, await_weights, find_detector, find_weights
 
 OVERRIDE_KEY = re.compile(
     r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|"
@@ -47,8 +49,9 @@ class Command:
 
     Attributes:
         config: Files of det_configs/, or their names, or any Detectron2 YAML.
-        weights: Checkpoints, Detectron2 weights (.pkl), or "none" for a random start. Default:
-            the config's own MODEL.WEIGHTS; where that is a placeholder, the newest finished
+        weights: Checkpoints, Detectron2 weights (.pkl), or "none" for a random start; or the
+            folder of a pre-training run, for whose end the jobs wait on Slurm. Default: the
+            config's own MODEL.WEIGHTS; where that is a placeholder, the newest finished
             pre-training run.
         lr: SOLVER.BASE_LR for the config's own batch, literally. Default: the config's.
         batch_size: Images per iteration over all processes. Another than the config's scales
@@ -69,7 +72,7 @@ class Command:
     label: str | None = None
     eval_only: bool = False
     run: RunOptions = field(default_factory=RunOptions)
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=resources)
 
 
 def split_overrides(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -93,38 +96,38 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
     Raises:
         UserError: for whatever is wrong; then nothing was written.
     """
-    members = plan(options, overrides)
-    found = (member.job(options.run) for member in members)
-    jobs = list({job.folder: job for job in found}.values())  # --lr 0.02 2e-2 is one run
+    return submit(plan(options, overrides), options.run, options.resources)
+
+
+def submit(members: Sequence[Member], run: RunOptions, resources: Resources) -> list[Path]:
+    """Convert the weights of runs that were checked, submit or run the jobs; their folders.
+
+    Raises:
+        UserError: if a folder holds another run, or a job could not be submitted, or failed.
+    """
     for source in {member.source.weights: member.source for member in members}.values():
         source.write()
         print(source.description, flush=True)
-    launch(jobs, options.resources, options.run.fresh)
-    return [job.folder for job in jobs]
+    waiting: dict[str, dict[Path, Job]] = {}  # by the job that they wait for
+    for member in members:
+        job, awaited = member.job(run), member.source.awaited
+        # --lr 0.02 2e-2 is one run.
+        waiting.setdefault(awaited.job_id if awaited else "", {})[job.folder] = job
+    for after, jobs in waiting.items():
+        check_waits(after, resources)
+        launch(list(jobs.values()), resources, run.fresh, after, skip_live=bool(after) or None)
+    return [folder for jobs in waiting.values() for folder in jobs]
 
 
-@dataclass(frozen=True)
-class Member:
-    """One run of a sweep.
-
-    Attributes:
-        config: what the job is told.
-        source: the weights that it starts from.
-    """
-
-    config: TransferConfig
-    source: Source
-
-    def job(self, run: RunOptions) -> Job:
-        """The run as a job."""
-        cfg = self.config.detectron2()
-        folder = run.folder(kind_of(cfg).job, self.config.run_name())
-        steps = 0 if self.config.eval_only else cfg.SOLVER.MAX_ITER
-        return Job(transfer, self.config, folder, run.output_dir.resolve(), steps)
-
-
-def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
+def plan(
+    options: Command, overrides: tuple[str, ...], awaited: Pretraining | None = None
+) -> list[Member]:
     """The runs that a command line means, checked: everything that can be wrong before a job.
+
+    Args:
+        options: the command.
+        overrides: KEY VALUE pairs.
+        awaited: a pre-training run that is still to be submitted, in the place of weights.
 
     Raises:
         UserError: naming what is wrong.
@@ -140,13 +143,19 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
             "command for each."
         )
     members = []
+    found: dict[str, Source] = {}  # a checkpoint is read once for all configs
     for path, wanted in itertools.product(options.config, options.weights or (None,)):
-        yaml = str(_located(path))
-        source = (
-            find_detector(wanted, options.label)
-            if options.eval_only
-            else find_weights(wanted, yaml, options.label, options.run.output_dir.resolve())
-        )
+        yaml = str(located(path, CONFIGS))
+        if awaited is not None:
+            source = await_weights(awaited, options.label)
+        elif wanted in found:
+            source = found[wanted]
+        elif options.eval_only:
+            source = find_detector(wanted, options.label)
+        else:
+            source = find_weights(wanted, yaml, options.label, options.run.output_dir.resolve())
+        if wanted is not None:
+            found[wanted] = source
         for lr, seed in itertools.product(options.lr or (None,), range(options.seeds)):
             config = TransferConfig(
                 yaml,
@@ -158,7 +167,7 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
                 options.batch_size,
                 options.eval_only,
             )
-            members.append(Member(config, source))
+            members.append(Member(config, source, options.label))
     if options.run.name and len(members) > 1:
         raise UserError(
             f"--name {options.run.name} is one folder, but these are {len(members)} runs; leave "
@@ -168,12 +177,6 @@ def plan(options: Command, overrides: tuple[str, ...]) -> list[Member]:
     for member in members:
         _check(member, count)
     return members
-
-
-def _located(config: Path) -> Path:
-    """The absolute path of a config, which may be the bare name of one of det_configs/."""
-    ours = CONFIGS / f"{config.name.removesuffix('.yaml')}.yaml"
-    return (ours if not config.exists() and ours.exists() else config).resolve()
 
 
 def _check(member: Member, count: int) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
+from filelock import FileLock
 
 from common import backbones
 from common.errors import UserError
@@ -12,6 +13,7 @@ from common.files import sha256
 from detection import convert
 from detection.config import PLACEHOLDER, Weights, read_config
 from detection.pickles import read_architecture
+from launch.awaited import Pretraining, find_pretraining
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
 
 # Of 0..255, RGB: ImageNet's, with which self-supervised methods normalise.
@@ -30,17 +32,24 @@ class Source:
         architecture: torchvision's name of the ResNet, "" where that is not known.
         backbone: what is to be converted; None for files in Detectron2's own format, which are
             used as they are, and for a random initialisation.
+        awaited: the pre-training run that has yet to leave them.
     """
 
     weights: Weights
     description: str
     architecture: str = ""
     backbone: backbones.Backbone | None = None
+    awaited: Pretraining | None = None
 
     def write(self) -> None:
         """Write the converted weights, once for all jobs that start from them."""
-        if self.backbone is not None and not Path(self.weights.path).exists():
-            convert.write(self.backbone, self.weights.path)
+        path = Path(self.weights.path)
+        if self.backbone is None or path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                convert.write(self.backbone, path)
 
     def check_fits(self, cfg: Any) -> None:
         """Raise unless a Detectron2 config treats these weights as they were trained.
@@ -105,6 +114,11 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         if wanted == PLACEHOLDER:
             wanted = str(newest_pretraining(output_dir, f"resnet{cfg.MODEL.RESNETS.DEPTH}"))
             found_how = " (the newest finished pre-training run)"
+    run = find_pretraining(wanted)
+    if run is not None and run.job_id:
+        return await_weights(run, label)
+    if run is not None:
+        wanted = str(run.checkpoint)
     if wanted == NONE:
         return Source(Weights(method=label or "random"), "weights: none, random initialisation")
     path = _local(wanted)
@@ -129,6 +143,14 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         backbone.architecture,
         backbone,
     )
+
+
+def await_weights(run: Pretraining, label: str | None) -> Source:
+    """What a pre-training run that is not finished will leave."""
+    known = run.config
+    weights = Weights("", run.placeholder, label or run.method, known["norm"], known["epochs"])
+    line = f"weights: what {run.folder} will leave, after job {run.job_id}"
+    return Source(weights, line, known["backbone"], awaited=run)
 
 
 def _local(wanted: str) -> Path:

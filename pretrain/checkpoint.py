@@ -1,26 +1,24 @@
-"""The checkpoints of a run: LEWEL's layout, what a resume needs beside it, and two of them.
+"""What a checkpoint holds: LEWEL's layout, and what a resume needs beside it.
 
-Each is a file of its own, named by its step; ``checkpoint.pth.tar`` is a link to the newest.
+Each is a file of its own (``common.series``); ``checkpoint.pth.tar`` is a link to the newest.
 """
 
 import dataclasses
-import logging
-import os
-import re
-from pathlib import Path
 from typing import Any
 
-from common import checkpoints
-from common.errors import UserError
+from common.incarnations import Incarnation
+from common.series import Series
 from pretrain.config import ResolvedConfig
 from pretrain.learner import Learner
 from pretrain.method import Method
 from pretrain.progress import Progress
 
 FILE = "checkpoint.pth.tar"
-KEPT = 2
 
-log = logging.getLogger("pretrain")
+
+def series(incarnation: Incarnation) -> Series:
+    """The checkpoints of a run."""
+    return Series(incarnation, "checkpoint", ".pth.tar")
 
 
 def contents(
@@ -51,47 +49,6 @@ def contents(
     }
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write the checkpoint of ``step``, point the link to it, delete all but the newest two."""
-    name = f"checkpoint_{step:09d}.pth.tar"
-    checkpoints.save(folder / name, state)
-    link = folder / f".{FILE}.link"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    os.replace(link, folder / FILE)
-    for path in _newest_first(folder)[KEPT:]:
-        path.unlink()
-
-
-def tidy(folder: Path, step: int) -> None:
-    """Delete what a killed job left: half a file, and checkpoints newer than the one loaded.
-
-    For the main process, once it has loaded the checkpoint of ``step``.
-    """
-    for path in folder.glob(".checkpoint_*"):
-        path.unlink()
-    for path in _newest_first(folder):
-        if path.name > f"checkpoint_{step:09d}.pth.tar":
-            path.unlink()
-
-
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None if there is none yet.
-
-    Raises:
-        UserError: if there are checkpoints, and none of them can be read.
-    """
-    paths = _newest_first(folder)
-    for path in paths:
-        try:
-            return dict(checkpoints.load(path))
-        except UserError as error:
-            log.warning("%s Falling back to the checkpoint before it.", error)
-    if paths:
-        raise UserError(f"no checkpoint in {folder} can be read; --fresh starts the run again.")
-    return None
-
-
 def restore(state: dict[str, Any], learner: Learner) -> Progress:
     """Load a checkpoint into model, optimizer and scaler; say how far it had come."""
     tensors = {k.removeprefix("module."): v for k, v in state["state_dict"].items()}
@@ -100,14 +57,3 @@ def restore(state: dict[str, Any], learner: Learner) -> Progress:
     if state["scaler"] and learner.scaler.is_enabled():  # not from or to a GPU without bf16
         learner.scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    named = (re.fullmatch(r"checkpoint_\d+\.pth\.tar", path.name) for path in folder.iterdir())
-    return sorted((folder / match.string for match in named if match), reverse=True)
-
-
-def newest_name(folder: Path) -> str:
-    """The newest checkpoint's file name, or what to say where there is none."""
-    names = [path.name for path in _newest_first(folder)]
-    return names[0] if names else "none yet"

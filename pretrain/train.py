@@ -2,10 +2,11 @@
 
 import dataclasses
 import logging
+import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -15,9 +16,10 @@ from tqdm import tqdm
 from common import distributed, runs
 from common.distributed import World
 from common.errors import UserError
+from common.files import point
 from common.logs import keep_bar_below
 from common.provenance import device_name, git_commit, versions
-from common.running import running
+from common.running import Run, running
 from pretrain import checkpoint, methods
 from pretrain.augment import RandomViews
 from pretrain.config import ResolvedConfig
@@ -49,15 +51,23 @@ def pretrain(config: ResolvedConfig, folder: Path) -> dict[str, Any]:
             the data are too few, or the loss is no longer finite.
     """
     whole = dataclasses.asdict(config)
-    with running(folder, config.identity(), config.device, whole) as world:
-        return Training(config, folder, world).run()
+    with running(folder, config.identity(), config.device, whole) as run:
+        return Training(config, run).run()
 
 
 class Training:
     """A run's model, data and progress."""
 
-    def __init__(self, config: ResolvedConfig, folder: Path, world: World) -> None:
-        self.config, self.folder, self.world = config, folder, world
+    def __init__(self, config: ResolvedConfig, run: Run) -> None:
+        self.config, self.folder, self.world, self.notice = (
+            config,
+            run.folder,
+            run.world,
+            run.notice,
+        )
+        self.restarts = run.incarnation.restarts
+        self.checkpoints = checkpoint.series(run.incarnation)
+        world = self.world
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
         self.method = methods.find(config.method)
         torch.manual_seed(config.seed)
@@ -82,8 +92,9 @@ class Training:
         self._started = time.monotonic() - self.progress.seconds
 
     def _resume(self) -> None:
-        state = checkpoint.load_newest(self.folder)
-        if state is not None:
+        found = self.checkpoints.load(self.world)
+        if found is not None:
+            _, state = found
             self.progress = checkpoint.restore(state, self.learner)
             if not self.totals.restore(state["ranks"]):
                 torch.manual_seed(self.config.seed + self.world.rank + self.progress.step)
@@ -95,7 +106,7 @@ class Training:
                 )
         distributed.check_same_step(self.progress.step, self.world)
         if self.world.is_main:
-            checkpoint.tidy(self.folder, self.progress.step)
+            self.checkpoints.tidy(found[0] if found else None)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step; the final metrics."""
@@ -116,12 +127,14 @@ class Training:
                 _warn_of_skipped(batch.skipped)
                 self.totals.add(step, loss, len(batch.skipped))
                 ends = (step + 1) % batches.steps_per_epoch == 0
+                due = self.notice.says_save()
                 if (step + 1) % config.log_every == 0 or ends:
-                    due = self._log(reporter, row, loss)
-                    if ends:
-                        self._end_epoch(reporter, step)
-                    if ends or due:
-                        self._save(step + 1)
+                    due |= self._log(reporter, row, loss)
+                if ends:
+                    self._end_epoch(reporter, step)
+                if ends or due:
+                    self._save(step + 1)
+                    self.notice.saved()
         reporter.close()
         return self._finish()
 
@@ -157,14 +170,16 @@ class Training:
         if bad:
             self._stop()
         reporter.write(row | {k: v / self.world.size for k, v in zip(named, means, strict=True)})
-        return bool(due_somewhere) and self.source.resumes_within_epochs
+        return bool(due_somewhere)
 
-    def _stop(self) -> None:
+    def _stop(self) -> NoReturn:
         bad = min(step for step in of_all_processes(self.totals.first_bad.item()) if step >= 0)
-        good = checkpoint.newest_name(self.folder)
+        self._refuse(f"the loss was not finite at step {bad}", bad)
+
+    def _refuse(self, what: str, step: int) -> NoReturn:
         raise UserError(
-            f"the loss was not finite at step {bad}, lr {self.rate(bad):g}; the last good "
-            f"checkpoint is {good} in {self.folder}; try a lower --lr."
+            f"{what}, lr {self.rate(step):g}; the last good checkpoint is "
+            f"{self.checkpoints.newest_name} in {self.folder}; try a lower --lr."
         )
 
     def _end_epoch(self, reporter: Reporter, step: int) -> None:
@@ -189,6 +204,10 @@ class Training:
         self.progress.step = steps
         self.progress.seconds = time.monotonic() - self._started
         ranks = of_all_processes(self.totals.state())
+        if not all(math.isfinite(rank["loss"]) for rank in ranks):
+            self._stop()
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            self._refuse(f"the weights were not finite after step {steps - 1}", steps - 1)
         if self.world.is_main:
             state = checkpoint.contents(
                 self.method,
@@ -198,7 +217,7 @@ class Training:
                 ranks,
                 steps // self.batches.steps_per_epoch,
             )
-            checkpoint.save(self.folder, steps, state)
+            point(self.folder / checkpoint.FILE, self.checkpoints.save(steps, state))
         self._saved_at = time.monotonic()
 
     def _announce(self) -> None:
@@ -230,6 +249,7 @@ class Training:
             "steps": self.batches.total_steps,
             "wall_time_s": round(self.progress.seconds, 1),
             "unreadable_images": self.progress.unreadable,
+            "restarts": self.restarts,
             "checkpoint": checkpoint.FILE,
             "demo": self.config.data == DEMO,
             **dataclasses.asdict(self.config),

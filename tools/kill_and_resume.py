@@ -118,19 +118,24 @@ class Run:
             time.sleep(0.05)
         return False
 
-    def result(self) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-        """Metrics that do not depend on the machine, and the last checkpoint's tensors."""
-        folder = self.folder / "runs" / "pretrain" / "run"
-        rows = [
-            {k: v for k, v in row.items() if k not in OF_THE_MACHINE}
-            for row in read_lines(folder / "metrics.jsonl")
-        ]
-        state = checkpoints.load(folder / "checkpoint.pth.tar")
-        buffers = {
-            f"buffer {index}": value["momentum_buffer"]
-            for index, value in state["optimizer"]["state"].items()
-        }
-        return rows, state["state_dict"] | buffers
+    @property
+    def run_folder(self) -> Path:
+        """Where the training leaves its results."""
+        return self.folder / "runs" / "pretrain" / "run"
+
+
+def result(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Metrics that do not depend on the machine, and the last checkpoint's tensors, of a run."""
+    rows = [
+        {k: v for k, v in row.items() if k not in OF_THE_MACHINE}
+        for row in read_lines(folder / "metrics.jsonl")
+    ]
+    state = checkpoints.load(folder / "checkpoint.pth.tar")
+    buffers = {
+        f"buffer {index}": value["momentum_buffer"]
+        for index, value in state["optimizer"]["state"].items()
+    }
+    return rows, state["state_dict"] | buffers
 
 
 def difference(got: Any, expected: Any) -> str:
@@ -154,7 +159,7 @@ def main() -> None:
         unharmed.start()
         assert unharmed.ended_within(3600)
         seconds = time.monotonic() - started
-        expected = unharmed.result()
+        expected = result(unharmed.run_folder)
         print(f"undisturbed: {len(expected[0])} lines of metrics in {seconds:.1f} s", flush=True)
         kills = runs = 0
         while kills < options.kills:
@@ -172,7 +177,7 @@ def main() -> None:
                     assert run.ended_within(3600)
                     break
             kills += mine
-            if found := difference(run.result(), expected):
+            if found := difference(result(run.run_folder), expected):
                 sys.exit(f"run {runs}, killed {mine} times, is not the undisturbed one: {found}")
             print(f"run {runs}: killed {mine} times, equal to the bit", flush=True)
     print(

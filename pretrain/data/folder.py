@@ -27,8 +27,6 @@ class FolderSource(ImageSource):
         FileNotFoundError: if there is no class folder.
     """
 
-    resumes_within_epochs = True
-
     def __init__(self, folder: Path) -> None:
         found = ImageFolder(folder, allow_empty=True)
         self.description, self.classes = str(folder), found.classes

@@ -33,24 +33,23 @@ class TrainingStream(IterableDataset[Sample]):
     A worker that met unreadable images begins its run again to fill the epoch's last batches.
     Which images make a batch depends on the number of workers; the views of an image do not.
 
+    An order that starts within an epoch reads what came before, without decoding it: with as many
+    workers, its batches are those of a whole epoch from there on, but for unreadable images before.
+
     Raises:
-        ValueError: if ``order`` is of other images, or starts within an epoch.
+        ValueError: if ``order`` is of other images.
     """
 
     def __init__(self, source: "ShardSource", views: Views, order: StepBatches) -> None:
         if order.images != len(source):
             raise ValueError(f"an order of {order.images} images for {len(source)}")
-        if order.steps_per_epoch and order.start % order.steps_per_epoch:
-            raise ValueError(
-                f"shards are read from the start of an epoch, and step {order.start} is none"
-            )
         self.source, self.views, self.order = source, views, order
 
     def __iter__(self) -> Iterator[Sample]:
         worker, workers = _worker()
         steps = self.order.steps_per_epoch
-        epochs = range(self.order.start, self.order.total_steps, steps or 1)
-        for epoch in (start // steps for start in epochs):
+        first = self.order.start // steps if steps else 0
+        for epoch in range(first, self.order.total_steps // steps if steps else 0):
             # The loader takes a batch from each worker in turn and goes on so over the epochs'
             # ends: the one that is due for an epoch's first batch is first in that epoch.
             slot = (worker - (epoch * steps - self.order.start)) % workers
@@ -60,8 +59,15 @@ class TrainingStream(IterableDataset[Sample]):
         indices = self._run(epoch, slot, slots)
         rng = random.Random(f"{self.order.seed} {epoch} {self.order.rank} {slot}")
         due, unreadable, skipped = len(indices), set[int](), list[str]()
+        position = max(self.order.start - epoch * self.order.steps_per_epoch, 0)
+        done = len(range(slot, position, slots)) * self.order.share
         while due:
             for index, file in webdataset.shuffle(BUFFER, rng=rng)(self.source.stream(indices)):
+                if done:
+                    due, done = due - 1, done - 1
+                    if not due:
+                        return
+                    continue
                 image = decode(io.BytesIO(file))
                 if image is None:
                     unreadable.add(index)

@@ -40,8 +40,6 @@ class ShardSource(ImageSource):
         UserError: as :func:`pretrain.data.shard_index.read_index`; if classes lack a name.
     """
 
-    resumes_within_epochs = False
-
     def __init__(self, shards: Sequence[Path]) -> None:
         contents = read_index(shards)
         self.shards = tuple(shards)
@@ -77,7 +75,7 @@ class ShardSource(ImageSource):
         """One batch for each step from ``order.start`` to the end; see :class:`TrainingStream`.
 
         Raises:
-            ValueError: if ``order`` is of other images, or starts within an epoch.
+            ValueError: if ``order`` is of other images.
         """
         stream = TrainingStream(self, views, order)
         if order.rank == 0:

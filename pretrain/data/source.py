@@ -40,15 +40,12 @@ class ImageSource(ABC):
         names: file name of each image without its ending; ImageNet has none of them twice.
         labels: class index of each image.
         classes: name of each class, by its index.
-        resumes_within_epochs: whether :meth:`training_batches` can begin in the middle of an
-            epoch with just the images that a whole epoch would have had from there on.
     """
 
     description: str
     names: Sequence[str]
     labels: Sequence[int]
     classes: Sequence[str]
-    resumes_within_epochs: bool
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,8 +62,7 @@ class ImageSource(ABC):
 
         Args:
             views: makes the views of an image; called in the workers.
-            order: which images of which epoch each batch has, or only how many and how often
-                where ``resumes_within_epochs`` is False.
+            order: which images of which epoch each batch has; of shards, only how many.
             workers: processes that load; 0 loads in this one.
             pin_memory: whether batches lie in page-locked memory, for faster copies to a GPU.
         """

@@ -1,13 +1,14 @@
-"""How far an evaluation has come, and the file in its folder that says so."""
+"""How far an evaluation has come, and the files in its folder that say so."""
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from common import checkpoints
+from common.incarnations import Incarnation
+from common.series import Series
 
 FILE = "checkpoint.pth"
 
@@ -39,37 +40,44 @@ class Progress:
     unreadable_val: int = 0
 
 
-def save(
-    folder: Path,
+def series(incarnation: Incarnation) -> Series:
+    """The checkpoints of a run, the newest of which :data:`FILE` is a link to.
+
+    A frozen backbone is not in them.
+    """
+    return Series(incarnation, "checkpoint", ".pth")
+
+
+def contents(
     trained: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
-) -> None:
-    """Write the checkpoint, atomically; a frozen backbone is not in it."""
-    checkpoints.save(
-        folder / FILE,
-        {
-            "state_dict": trained.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-            "progress": dataclasses.asdict(progress),
-        },
-    )
+    losses: Tensor,
+) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Args:
+        losses: of the steps since the epoch began, averaged over the processes.
+    """
+    return {
+        "state_dict": trained.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "progress": dataclasses.asdict(progress),
+        "losses": losses,
+    }
 
 
-def resume(
-    folder: Path,
+def restore(
+    state: dict[str, Any],
     trained: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-) -> Progress:
-    """Load the folder's checkpoint, if it has one; say how far it had come."""
-    if not (folder / FILE).exists():
-        return Progress()
-    state = checkpoints.load(folder / FILE)
+) -> tuple[Progress, Tensor]:
+    """Load a checkpoint; say how far it had come, and the losses of its last epoch so far."""
     trained.load_state_dict(state["state_dict"])
     optimizer.load_state_dict(state["optimizer"])
     if state["scaler"] and scaler.is_enabled():  # not from or to a GPU without bf16
         scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+    return Progress(**state["progress"]), state["losses"]

@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from common import distributed, runs
-from common.distributed import World
 from common.errors import UserError
+from common.files import point
 from common.logs import keep_bar_below
 from common.provenance import device_name, git_commit, versions
-from common.running import running
+from common.running import Run, running
 from pretrain.augment import RandomViews, crop_and_flip
 from pretrain.data import Batch, StepBatches
 from pretrain.evaluation import cache, checkpoint
@@ -55,15 +55,23 @@ def classify(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
             images or weights are not what they should be, or the loss is not finite.
     """
     whole = dataclasses.asdict(config)
-    with running(folder, config.identity(), config.device, whole) as world:
-        return Evaluation(config, folder, world).run()
+    with running(folder, config.identity(), config.device, whole) as run:
+        return Evaluation(config, run).run()
 
 
 class Evaluation:
     """A run's images, network and progress."""
 
-    def __init__(self, config: ClassifierConfig, folder: Path, world: World) -> None:
-        self.config, self.folder, self.world = config, folder, world
+    def __init__(self, config: ClassifierConfig, run: Run) -> None:
+        self.config, self.folder, self.world, self.notice = (
+            config,
+            run.folder,
+            run.world,
+            run.notice,
+        )
+        self.restarts = run.incarnation.restarts
+        self.checkpoints = checkpoint.series(run.incarnation)
+        world = self.world
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
         distributed.check_divides("--batch-size", config.batch_size, world.size)
         self.splits = open_splits(config)
@@ -91,7 +99,7 @@ class Evaluation:
             if config.frozen:
                 inputs = torch.zeros(2, self.model.head.in_features, device=world.device)
             distributed.settle_buckets(self.parallel, lambda x: self.parallel(x).sum(), inputs)
-        self.progress = checkpoint.resume(folder, self.trained, self.optimizer, self.scaler)
+        losses = self._resume()
         distributed.check_same_step(self.progress.step, world)
         self.batches = StepBatches(
             len(self.splits.training),
@@ -102,6 +110,21 @@ class Evaluation:
             world.size,
             self.progress.step,
         )
+        self.losses = torch.zeros(self.batches.steps_per_epoch, dtype=torch.float64)
+        self.losses[: len(losses)] = losses
+        self.losses = self.losses.to(world.device)
+
+    def _resume(self) -> Tensor:
+        """Go on from the newest checkpoint; the losses of its last epoch, as far as it was."""
+        self.progress, losses = checkpoint.Progress(), torch.zeros(0)
+        found = self.checkpoints.load(self.world)
+        if found is not None:
+            self.progress, losses = checkpoint.restore(
+                found[1], self.trained, self.optimizer, self.scaler
+            )
+        if self.world.is_main:
+            self.checkpoints.tidy(found[0] if found else None)
+        return losses
 
     def run(self) -> dict[str, Any]:
         """Train to the last step; the final metrics.
@@ -119,6 +142,7 @@ class Evaluation:
         if self.config.frozen and fingerprint(self.model.backbone) != frozen:
             raise RuntimeError("the frozen backbone changed while the classifier was trained")
         metrics = final_metrics(self.config, self.splits, self.progress) | {
+            "restarts": self.restarts,
             "git_commit": self.commit,
             "versions": versions(),
             "device": device_name(self.world.device, self.world.size),
@@ -132,7 +156,6 @@ class Evaluation:
     def _train(self) -> None:
         config, batches, first = self.config, self.batches, self.progress.step
         reporter = Reporter(self.folder, first, batches.total_steps, config.batch_size, self.world)
-        losses = torch.zeros(batches.steps_per_epoch, dtype=torch.float64).to(self.world.device)
         skipped = 0
         bar = tqdm(
             reporter.timed(self._loader()),
@@ -144,22 +167,18 @@ class Evaluation:
         with keep_bar_below():
             for step, batch in enumerate(bar, start=first):
                 epoch, position = divmod(step, batches.steps_per_epoch)
-                losses[position] = self.step(epoch, batch)
+                self.losses[position] = self.step(epoch, batch)
                 skipped += warn_of_skipped(batch.skipped)
                 ends = position + 1 == batches.steps_per_epoch
+                due = self.notice.says_save()
                 if (step + 1) % config.log_every == 0 or ends:
-                    mean = self._finite_losses(losses[: position + 1], step)
+                    mean = self._finite_losses(step)
                     row = {"step": step, "epoch": epoch, **self.rates(epoch)}
                     reporter.write(row | {"loss": mean[-1].item()})
-                if ends:
-                    self.progress.step, self.progress.loss = step + 1, mean.mean().item()
-                    self.progress.unreadable += int(add_up(torch.tensor(skipped), self.world))
+                if ends or due:
+                    self._save(step, skipped, reporter)
                     skipped = 0
-                    row = {"step": step, "epoch": epoch, "epoch_loss": self.progress.loss}
-                    reporter.evaluated(row | self.validate())
-                    self.progress.seconds = time.monotonic() - self.started
-                    self._save()
-                    reporter.pause()
+                    self.notice.saved()
         reporter.close()
 
     def rates(self, epoch: int) -> dict[str, float]:
@@ -198,12 +217,13 @@ class Evaluation:
         on_gpu = self.world.device.type == "cuda"
         return self.splits.training.training_batches(views, self.batches, workers, on_gpu)
 
-    def _finite_losses(self, losses: Tensor, step: int) -> Tensor:
-        """The losses of an epoch's steps up to ``step``, averaged over the processes.
+    def _finite_losses(self, step: int) -> Tensor:
+        """The losses of the epoch's steps up to ``step``, averaged over the processes.
 
         Raises:
             UserError: in every process, naming the first step whose loss is not finite.
         """
+        losses = self.losses[: step % self.batches.steps_per_epoch + 1]
         mean = (add_up(losses, self.world) / self.world.size).cpu()
         bad = (~mean.isfinite()).nonzero()
         if len(bad):
@@ -217,9 +237,21 @@ class Evaluation:
             )
         return mean
 
-    def _save(self) -> None:
+    def _save(self, step: int, skipped: int, reporter: Reporter) -> None:
+        """Save after ``step``; at an epoch's end, evaluate before."""
+        mean, progress = self._finite_losses(step), self.progress
+        progress.step = step + 1
+        progress.unreadable += int(add_up(torch.tensor(skipped), self.world))
+        if len(mean) == self.batches.steps_per_epoch:
+            epoch, progress.loss = step // len(mean), mean.mean().item()
+            row = {"step": step, "epoch": epoch, "epoch_loss": progress.loss}
+            reporter.evaluated(row | self.validate())
+            mean = mean[:0]
+        progress.seconds = time.monotonic() - self.started
         if self.world.is_main:
-            checkpoint.save(self.folder, self.trained, self.optimizer, self.scaler, self.progress)
+            state = checkpoint.contents(self.trained, self.optimizer, self.scaler, progress, mean)
+            point(self.folder / checkpoint.FILE, self.checkpoints.save(progress.step, state))
+        reporter.pause()
 
     def _announce(self) -> None:
         config, batches = self.config, self.batches

@@ -11,8 +11,11 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from common.errors import UserError
-from detection.checkpoint import AtomicCheckpointer, backbone_names, require_backbone
+from common.incarnations import Incarnation
+from common.series import Series
+from detection.checkpoint import SeriesCheckpointer, backbone_names, require_backbone
 from detection.convert import convert, detectron2_name
+from tests.alone import ALONE
 from tests.detection.helpers import config, shape_state
 
 
@@ -30,47 +33,45 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def series(folder: Path) -> Series:
+    return Series(Incarnation(folder), "model", ".pth")
+
+
 def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    AtomicCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_1", iteration=1)
-    assert files(tmp_path) == ["last_checkpoint", "model_1.pth"]
-    assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
+    assert not SeriesCheckpointer(model, series(tmp_path)).resume(ALONE)
+    SeriesCheckpointer(model, series(tmp_path), optimizer=optimizer).save_step(1)
+    name = "model_0001_000000001.pth"
+    assert files(tmp_path) == ["last_checkpoint", name]
+    assert (tmp_path / "last_checkpoint").read_text() == name
     restored = torch.optim.SGD(other.parameters(), lr=0.1)
-    checkpointer = AtomicCheckpointer(other, str(tmp_path), optimizer=restored)
-    assert checkpointer.has_checkpoint()
-    assert checkpointer.resume_or_load("")["iteration"] == 1
+    checkpointer = SeriesCheckpointer(other, series(tmp_path), optimizer=restored)
+    assert checkpointer.resume(ALONE)
     assert torch.equal(model.weight, other.weight) and restored.param_groups[0]["lr"] == 0.5
-    AtomicCheckpointer(model, str(tmp_path / "rank1"), save_to_disk=False).save("model_1")
-    assert not (tmp_path / "rank1").exists()
+    checkpointer.finish()
+    assert (tmp_path / "model_final.pth").resolve().name == name
 
 
-@pytest.mark.parametrize("name", ["model_1", "model_2"])
-def test_a_failed_save_leaves_what_was_there(tmp_path: Path, name: str) -> None:
-    AtomicCheckpointer(nn.Linear(3, 2), str(tmp_path)).save("model_1", iteration=1)
-    before = (tmp_path / "model_1.pth").read_bytes()
-    checkpointer = AtomicCheckpointer(nn.Linear(3, 2), str(tmp_path), broken=Broken())
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_failed_save_leaves_what_was_there(tmp_path: Path, step: int) -> None:
+    SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    checkpointer = SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path), broken=Broken())
     with pytest.raises(OSError, match="no space"):
-        checkpointer.save(name, iteration=2)
-    assert (tmp_path / "model_1.pth").read_bytes() == before
-    assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
-    assert files(tmp_path) == ["last_checkpoint", "model_1.pth"]
+        checkpointer.save_step(step)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_last_checkpoint_never_names_a_file_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpointer = AtomicCheckpointer(nn.Linear(3, 2), str(tmp_path))
-    seen: list[list[str]] = []
-    tag = checkpointer.tag_last_checkpoint
-
-    def tag_and_look(name: str) -> None:
-        seen.append(files(tmp_path))
-        tag(name)
-
-    monkeypatch.setattr(checkpointer, "tag_last_checkpoint", tag_and_look)
-    checkpointer.save("model_1")
-    assert seen == [["model_1.pth"]]
+def test_a_checkpoint_that_was_cut_short_falls_back(tmp_path: Path) -> None:
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    SeriesCheckpointer(model, series(tmp_path)).save_step(1)
+    SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(2)
+    newest = tmp_path / "model_0001_000000002.pth"
+    newest.write_bytes(newest.read_bytes()[:500])
+    assert SeriesCheckpointer(other, series(tmp_path)).resume(ALONE)
+    assert torch.equal(model.weight, other.weight)
+    assert not newest.exists()
 
 
 def detector(name: str, *overrides: Any) -> Any:
@@ -103,7 +104,7 @@ def test_backbone_names_are_the_resnets_tensors(name: str, prefix: str) -> None:
 @pytest.mark.parametrize("name", ["FPN", "C4"])
 def test_whole_weights_are_counted(tmp_path: Path, name: str) -> None:
     path = weights(tmp_path, "resnet50")
-    checkpointer = AtomicCheckpointer(detector(name))
+    checkpointer = SeriesCheckpointer(detector(name))
     checkpointer.load(path)
     assert require_backbone(checkpointer, path) == 53 + 53 * 4
 
@@ -116,7 +117,7 @@ def test_weights_of_another_resnet_are_refused(
     tmp_path: Path, name: str, architecture: str
 ) -> None:
     path = weights(tmp_path, architecture)
-    checkpointer = AtomicCheckpointer(detector(name))
+    checkpointer = SeriesCheckpointer(detector(name))
     checkpointer.load(path)
     with pytest.raises(UserError, match=rf"{path} has no tensor for \d+ of .* 265") as error:
         require_backbone(checkpointer, path)
@@ -133,7 +134,7 @@ def test_one_missing_tensor_is_named(tmp_path: Path, name: str, dropped: str) ->
     state = {k: v for k, v in model.state_dict().items() if not k.endswith(dropped)}
     assert len(state) == len(model.state_dict()) - 1
     torch.save({"model": state}, tmp_path / "partial.pth")
-    checkpointer = AtomicCheckpointer(model)
+    checkpointer = SeriesCheckpointer(model)
     checkpointer.load(str(tmp_path / "partial.pth"))
     with pytest.raises(UserError, match=rf"no tensor for 1 of .*{dropped}"):
         require_backbone(checkpointer, "partial.pth")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from detection import inspection, train
 from detection.config import TransferConfig, Weights
 from detection.convert import convert
 from detection.train import transfer
+from tests.alone import Ended, told_after
 from tests.detection.helpers import CONFIGS, save_lewel, shape_state
 from tests.processes import in_processes
 
@@ -26,6 +28,7 @@ TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4 SOLVER.STEPS (3,) SOLVER.CHECKPOINT_PERIOD 2 "
     "SOLVER.WARMUP_ITERS 2 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
 )
+FIRST, SECOND = "model_0001_000000002.pth", "model_0001_000000004.pth"
 
 
 def tiny(overrides: str = "", **changes: Any) -> TransferConfig:
@@ -71,7 +74,7 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "pretrain_epochs": None, "lr": 0.001, "low_lr": True, "batch_size": 2, "seed": 0,
         "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
         "device": "1 x cpu", "unreadable_images": 0, "batch_per_process": 2, "scaled": False,
-        "eval_only": False,
+        "eval_only": False, "restarts": 0,
     }  # fmt: skip
     assert expected.items() <= metrics.items()
     aps = [f"{t}_{ap}" for t in ("box", "mask") for ap in "AP AP50 AP75 APs APm APl".split()]
@@ -82,10 +85,9 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
     rows = read_lines(finished / "metrics.jsonl")
     assert all(math.isfinite(row["total_loss"]) for row in rows)
     assert {"loss_mask", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"} <= {*rows[0]}
-    assert (finished / "last_checkpoint").read_text() == "model_final.pth"
-    assert {p.name for p in finished.glob("*.pth")} == {
-        "model_0000001.pth", "model_0000003.pth", "model_final.pth"
-    }  # fmt: skip
+    assert (finished / "last_checkpoint").read_text() == SECOND
+    assert {p.name for p in finished.glob("*.pth")} == {FIRST, SECOND, "model_final.pth"}
+    assert (finished / "model_final.pth").resolve().name == SECOND
     assert "IMS_PER_BATCH: 2" in (finished / "config.yaml").read_text()
     assert "random initialisation" in (finished / "log.txt").read_text()
     assert list((finished / "tensorboard").iterdir()) and list((finished / "inference").iterdir())
@@ -98,12 +100,15 @@ def test_the_learning_rate_is_detectron2s_schedule(finished: Path) -> None:
     assert [row["lr"] for row in rows] == pytest.approx(wanted, rel=1e-6)
 
 
+def copy(source: Path, target: Path) -> None:
+    (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+
+
 def killed(finished: Path, folder: Path) -> Path:
     """The folder as a kill in the fourth iteration would have left it."""
     folder.mkdir()
-    for name in ("model_0000001.pth", "log.txt"):
-        (folder / name).write_bytes((finished / name).read_bytes())
-    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    for name in (FIRST, "log.txt", "incarnations"):
+        copy(finished / name, folder / name)
     lines = (finished / "metrics.jsonl").read_text().splitlines()[:3]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"iteration": 3, "total_l')
     return folder
@@ -111,7 +116,7 @@ def killed(finished: Path, folder: Path) -> Path:
 
 def test_a_killed_run_is_resumed(finished: Path, tmp_path: Path) -> None:
     folder = killed(finished, tmp_path / "killed")
-    seconds = torch.load(folder / "model_0000001.pth", weights_only=False)["clock"]["seconds"]
+    seconds = torch.load(folder / FIRST, weights_only=False)["clock"]["seconds"]
     metrics = transfer(tiny(lr=0.001), folder)
     assert iterations(folder) == [0, 1, 2, 3]
     before, after = (read_lines(f / "metrics.jsonl") for f in (finished, folder))
@@ -120,15 +125,28 @@ def test_a_killed_run_is_resumed(finished: Path, tmp_path: Path) -> None:
     assert [row["total_loss"] for row in after[2:]] != [row["total_loss"] for row in before[2:]]
     assert "iterations 2 to 4" in (folder / "log.txt").read_text()
     assert metrics["wall_time_s"] > seconds and metrics["iterations"] == 4
-    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    assert metrics["restarts"] == 1
+    assert (folder / "last_checkpoint").read_text() == SECOND.replace("0001", "0002", 1)
+
+
+def test_a_run_that_slurm_ends_goes_on_from_that_iteration(tmp_path: Path) -> None:
+    config = tiny("SOLVER.CHECKPOINT_PERIOD 100", lr=0.001)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
+        told_after(2, patch)
+        transfer(config, tmp_path)
+    assert iterations(tmp_path) == [0, 1, 2]
+    metrics = transfer(config, tmp_path)
+    assert "iterations 3 to 4" in (tmp_path / "log.txt").read_text()
+    assert metrics["restarts"] == 1
+    assert iterations(tmp_path) == [0, 1, 2, 3]
 
 
 def test_a_run_killed_in_its_evaluation_only_evaluates_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "run").mkdir()
-    for name in ("model_final.pth", "last_checkpoint", "metrics.jsonl"):
-        (tmp_path / "run" / name).write_bytes((finished / name).read_bytes())
+    for name in (SECOND, "metrics.jsonl"):
+        copy(finished / name, tmp_path / "run" / name)
     monkeypatch.setattr(train.SimpleTrainer, "run_step", None)  # calling it fails
     metrics = transfer(tiny(lr=0.001), tmp_path / "run")
     before = json.loads((finished / "metrics.json").read_text())

@@ -1,9 +1,15 @@
-"""Commands behave as on a machine without Slurm, unless a test brings an ``sbatch`` of its own."""
+"""Commands behave as on a machine without Slurm and without a site's settings, unless a test
+brings them: an ``sbatch`` of its own, a file or a variable."""
 
+import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from launch.site import PREFIX
+from tests.launch.fake_slurm import FakeSlurm
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +21,25 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         return None if name == "sbatch" and found == installed else found
 
     monkeypatch.setattr(shutil, "which", without)
+
+
+@pytest.fixture(autouse=True)
+def no_site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a test may write its site's settings into; there is none, and no variable."""
+    base = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(base))
+    for name in os.environ:
+        if name.startswith((PREFIX, "SBATCH_")):
+            monkeypatch.delenv(name)
+    return base / "lewel-transfer" / "slurm.toml"
+
+
+@pytest.fixture
+def fake_slurm(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> FakeSlurm:
+    """Slurm's commands, which keep what they were told and say what a test wants them to."""
+    slurm = FakeSlurm(tmp_path_factory.mktemp("slurm"))
+    monkeypatch.setenv("PATH", f"{slurm.folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    return slurm

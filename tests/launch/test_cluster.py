@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+import demo
 from common.errors import UserError
-from launch import submit
-from launch.cluster import processes, resolve_cluster, visible_gpus
+from launch import cluster
+from launch.cluster import check_controller, processes, resolve_cluster, visible_gpus
+from launch.executor import job_environment
 from launch.options import Resources
+from launch.resources import sbatch_options
 from launch.transfer import split_overrides
+from tests.launch.fake_slurm import FakeSlurm
 
 
 @pytest.fixture
@@ -72,15 +76,89 @@ def test_overrides_begin_at_the_first_config_key(line: str, overrides: str) -> N
 
 
 def test_a_job_is_submitted_without_our_rank_but_to_our_cluster(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {"RANK": "3", "SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm/here.conf"}
-    for name, value in before.items():
+    before = {"RANK": "3", "SLURM_JOB_ID": "7", "SBATCH_QOS": "x", "SUBMITIT_EXECUTOR": "slurm"}
+    kept = {"SLURM_CONF": "/etc/slurm/here.conf", "SUBMITIT_PREEMPT_SIGNAL": "USR1"}
+    for name, value in (before | kept).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    with submit._job_environment():
-        assert os.environ["SLURM_CONF"] == "/etc/slurm/here.conf"
-        assert os.environ["PYTHONPATH"] == str(submit.ROOT)
-        assert not {"RANK", "SLURM_JOB_ID"} & os.environ.keys()
-    assert {name: os.environ[name] for name in before} == before
-    assert "PYTHONPATH" not in os.environ
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    monkeypatch.delenv(demo.datasets.ENVIRONMENT)
+    with job_environment(tmp_path):
+        assert {name: os.environ[name] for name in kept} == kept
+        assert os.environ["PYTHONPATH"] == f"{tmp_path}:/mine"
+        assert not before.keys() & os.environ.keys()
+        assert os.environ[demo.datasets.ENVIRONMENT] == str(demo.default_root())
+    assert {name: os.environ[name] for name in before | kept} == before | kept
+    assert os.environ["PYTHONPATH"] == "/mine" and demo.datasets.ENVIRONMENT not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": 0}, "--nodes 0: must be at least 1"),
+        ({"gpus_per_node": -1}, "--gpus-per-node -1: must be at least 0"),
+        ({"cpus_per_gpu": 0}, "--cpus-per-gpu 0: must be at least 1"),
+        ({"mem_gb": 0.0}, "--mem-gb 0.0: must be more than 0"),
+        ({"mem_gb": float("nan")}, "--mem-gb nan: must be more than 0"),
+        ({"timeout_min": 0}, "--timeout-min 0: must be at least 1"),
+        ({"signal_delay_s": 0}, "--signal-delay-s 0: must be at least 1"),
+        ({"max_requeues": -1}, "--max-requeues -1: must be at least 0"),
+        ({"array_parallelism": 0}, "--array-parallelism 0: must be at least 1"),
+        ({"slurm": ("x=",)}, "--slurm x=: has no value"),
+    ],
+)
+def test_resources_that_cannot_be(
+    login_node: None, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        processes(Resources(**changes))  # type: ignore[arg-type]
+
+
+def test_any_other_option_of_sbatch() -> None:
+    words = ("reservation=x", "nice=-100", "exclusive", "mail_type=END,FAIL", "gres=nvme:1", "hold")
+    assert sbatch_options((*words, "begin=now+1hour", "export-file=a=b")) == {
+        "reservation": "x", "nice": "-100", "exclusive": True, "mail-type": "END,FAIL",
+        "gres": "nvme:1", "hold": True, "begin": "now+1hour", "export-file": "a=b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("=x", "is not KEY=VALUE"),
+        ("a b=x", "is not KEY=VALUE"),
+        ("partition=gpu", "partition is set otherwise; use --partition for it"),
+        ("part=gpu", "partition is set otherwise"),  # sbatch would take it
+        ("--time=3", "time is set otherwise; use --timeout-min for it"),
+        ("ntasks_per_node=3", "ntasks-per-node is set otherwise; use --tasks-per-node for it"),
+        ("gres=gpu:a100:4", "gpus-per-node is set otherwise; use --gpus-per-node for it"),
+        ("gpus=4", "gpus-per-node is set otherwise"),
+        ("export=NONE", r"export is set otherwise; use a table \[env\] in slurm.toml for it"),
+        ("no-requeue", "no-requeue is set otherwise; use --max-requeues for it"),
+        ("output=x", "output is set otherwise; leave it out"),
+        ("error=x", "error is set otherwise"),
+        ("signal=USR1@30", "signal is set otherwise; use --signal-delay-s"),
+        ("array=0-3", "array is set otherwise"),
+        ("job-name=x", "job-name is set otherwise; use --name for it"),
+        ("dependency=afterok:1", "dependency is set otherwise; leave it out"),
+    ],
+)
+def test_options_of_sbatch_that_are_ours(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sbatch_options((word,))
+
+
+def test_a_controller_that_is_down_is_waited_for_and_then_named(
+    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_slurm.say("ping", "Slurmctld(primary) at a is DOWN\nSlurmctld(backup) at b is UP\n")
+    check_controller()
+    fake_slurm.say("ping", "Slurmctld(primary) at a is DOWN\n")
+    monkeypatch.setattr(cluster, "PAUSE_S", 0.05)
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    with pytest.raises(UserError, match="controller does not answer; try again once `scontrol"):
+        check_controller()
+    assert capsys.readouterr().out == "waiting for Slurm's controller\n"
+    fake_slurm.say("ping", "Slurmctld(primary) at a is UP\n")
+    check_controller()

@@ -18,7 +18,7 @@ def test_every_lr_is_a_job(
 ) -> None:
     launched: list[Job] = []
 
-    def keep(jobs: Sequence[Job], *_: object) -> None:
+    def keep(jobs: Sequence[Job], *_: object, **__: object) -> None:
         launched.extend(jobs)
 
     monkeypatch.setattr(launch.transfer, "launch", keep)

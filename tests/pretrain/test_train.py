@@ -19,6 +19,7 @@ from pretrain.augment import RandomViews
 from pretrain.checkpoint import FILE
 from pretrain.config import PretrainConfig, ResolvedConfig
 from pretrain.train import Training, pretrain
+from tests.alone import ALONE, Ended, run_in, told_after
 from tests.processes import in_processes
 
 
@@ -114,8 +115,41 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     pretrain(config, tmp_path / "cut")
     assert_equal(tmp_path / "cut", tmp_path / "whole")
     kept = sorted(path.name for path in (tmp_path / "cut").glob("checkpoint_*"))
-    assert kept == ["checkpoint_000000005.pth.tar", "checkpoint_000000006.pth.tar"]
+    assert kept == ["checkpoint_0002_000000005.pth.tar", "checkpoint_0002_000000006.pth.tar"]
     assert (tmp_path / "cut" / FILE).resolve().name == kept[1]
+
+
+@pytest.mark.parametrize("step", [1, 2])  # inside the first epoch, and at its end
+def test_a_run_that_slurm_ends_goes_on_from_that_step(
+    tmp_path: Path, few_images: Path, step: int
+) -> None:
+    config = small(data=str(few_images), log_every=3)
+    pretrain(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
+        told_after(step, patch)
+        pretrain(config, tmp_path / "cut")
+    metrics = pretrain(config, tmp_path / "cut")
+    assert f"resumed after step {step}\n" in (tmp_path / "cut" / "log.txt").read_text()
+    assert metrics["restarts"] == 1
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Training.step
+
+    def overflowing(training: Training, number: int, *views: torch.Tensor) -> Any:
+        loss, row = step(training, number, *views)
+        if number == 5:  # a gradient that is infinite where the loss is not
+            next(training.model.parameters()).data[0] = math.inf
+        return loss, row
+
+    monkeypatch.setattr(Training, "step", overflowing)
+    with pytest.raises(
+        UserError, match=r"the weights were not finite after step 5, lr .*_0001_0+3"
+    ):
+        pretrain(small(data=str(few_images)), tmp_path)
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(
@@ -134,7 +168,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
 
 
 def test_no_readable_checkpoint_is_an_error(tmp_path: Path, few_images: Path) -> None:
-    (tmp_path / "checkpoint_000000002.pth.tar").write_bytes(b"cut")
+    (tmp_path / "checkpoint_0001_000000002.pth.tar").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read; --fresh"):
         pretrain(small(data=str(few_images)), tmp_path)
 
@@ -150,7 +184,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_step(
 
     monkeypatch.setattr(Training, "step", poisoned)
     config = small(data=str(few_images), log_every=3)
-    message = r"not finite at step 4, lr 0\.\d+; the last good checkpoint is checkpoint_000000003"
+    message = (
+        r"not finite at step 4, lr 0\.\d+; the last good checkpoint is checkpoint_0001_000000003"
+    )
     with pytest.raises(UserError, match=message):
         pretrain(config, tmp_path)
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
@@ -190,7 +226,7 @@ def batches(training: Training) -> Any:
 
 def _identical_ranks(world: World, norm: str, folder: Path, data: str) -> None:
     config = small(norm=norm, data=data, epochs=3)
-    training = Training(config, folder, world)
+    training = Training(config, run_in(folder, world))
     found = batches(training)
     for step in range(3):
         loss, _ = training.step(step, *next(found).views)
@@ -222,7 +258,7 @@ def _first_step(folder: Path, data: str, world: World) -> dict[str, torch.Tensor
     """Loss and gradients of the first batch in float64, through DDP where there is one."""
     torch.set_default_dtype(torch.float64)
     try:
-        training = Training(small(norm="syncbn", data=data), folder, world)
+        training = Training(small(norm="syncbn", data=data), run_in(folder, world))
     finally:
         torch.set_default_dtype(torch.float32)
     view1, view2 = next(batches(training)).views  # whose numbers go by the default type
@@ -243,6 +279,5 @@ def _compare_halves(world: World, folder: Path, data: str, whole: dict[str, torc
 
 
 def test_two_halves_of_a_batch_are_the_whole(tmp_path: Path, few_images: Path) -> None:
-    alone = World(0, 1, 0, 1, torch.device("cpu"))
-    whole = _first_step(tmp_path, str(few_images), alone)
+    whole = _first_step(tmp_path, str(few_images), ALONE)
     in_processes(_compare_halves, tmp_path, str(few_images), whole)

@@ -3,12 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from common.distributed import World
 from pretrain.evaluation.config import ClassifierConfig, LinearConfig, SemiConfig, Weights
 
-ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 SMALL: dict[str, Any] = {
     "image_size": 32, "epochs": 2, "batch_size": 8, "workers": 0, "device": "cpu", "log_every": 1,
 }  # fmt: skip

@@ -19,8 +19,6 @@ class TensorSource(ImageSource):
         unreadable: indices of images that cannot be read.
     """
 
-    resumes_within_epochs = True
-
     def __init__(
         self,
         images: Tensor,

@@ -20,7 +20,8 @@ from pretrain.evaluation import cache, classifier, validation
 from pretrain.evaluation.classifier import Evaluation, classify
 from pretrain.evaluation.config import ClassifierConfig, Weights
 from pretrain.evaluation.network import fingerprint, load_backbone
-from tests.pretrain.evaluation.configs import ALONE, linear, semi
+from tests.alone import ALONE, Ended, run_in, told_after
+from tests.pretrain.evaluation.configs import linear, semi
 from tests.pretrain.evaluation.sources import small_network
 from tests.processes import in_processes
 
@@ -77,7 +78,7 @@ def test_a_linear_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> No
 
 
 def test_a_frozen_backbone_keeps_every_bit(tmp_path: Path, few_images: Path) -> None:
-    run = Evaluation(linear(few_images), tmp_path, ALONE)
+    run = Evaluation(linear(few_images), run_in(tmp_path))
     before = fingerprint(run.model.backbone)
     run.run()
     assert fingerprint(run.model.backbone) == before
@@ -88,7 +89,7 @@ def test_a_frozen_backbone_keeps_every_bit(tmp_path: Path, few_images: Path) -> 
 
 
 def test_a_backbone_that_changes_is_noticed(tmp_path: Path, few_images: Path) -> None:
-    run = Evaluation(linear(few_images, epochs=1), tmp_path, ALONE)
+    run = Evaluation(linear(few_images, epochs=1), run_in(tmp_path))
     run.model.backbone.get_submodule("bn1").train()  # its averages will follow the images
     with pytest.raises(RuntimeError, match="frozen backbone changed"):
         run.run()
@@ -107,8 +108,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     whole = classify(config, tmp_path / "whole")
     save = Evaluation._save
 
-    def save_and_die(run: Evaluation) -> None:
-        save(run)
+    def save_and_die(run: Evaluation, *words: Any) -> None:
+        save(run, *words)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -124,7 +125,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
     for name, tensor in states[0]["state_dict"].items():
         assert torch.equal(tensor, states[1]["state_dict"][name]), name
-    timed = {"wall_time_s"}
+    timed = {"wall_time_s", "restarts"}
+    assert (whole["restarts"], cut["restarts"]) == (0, 1)
     assert {k: v for k, v in cut.items() if k not in timed} == {
         k: v for k, v in whole.items() if k not in timed
     }
@@ -133,6 +135,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         for name in ("cut", "whole")
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+@pytest.mark.parametrize("kind", ["linear", "semi"])
+@pytest.mark.parametrize("step", [0, 2, 4])  # within an epoch, at the end of one, in the last
+def test_a_run_that_slurm_ends_goes_on_from_that_step(
+    tmp_path: Path, few_images: Path, small: None, kind: str, step: int
+) -> None:
+    config = linear(few_images) if kind == "linear" else semi_of(few_images)
+    whole = classify(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
+        told_after(step, patch)
+        classify(config, tmp_path / "cut")
+    cut = classify(config, tmp_path / "cut")
+    assert f"resumed after step {step}" in (tmp_path / "cut" / "log.txt").read_text()
+    states = [checkpoints.load(tmp_path / name / "checkpoint.pth") for name in ("cut", "whole")]
+    for name, tensor in states[0]["state_dict"].items():
+        assert torch.equal(tensor, states[1]["state_dict"][name]), name
+    same = ("loss", "top1", "top5", "unreadable_images")
+    assert {k: cut[k] for k in same} == {k: whole[k] for k in same}
+    rows = [
+        [row for row in read_lines(tmp_path / name / "metrics.jsonl") if "top1" in row]
+        for name in ("cut", "whole")
+    ]
+    assert rows[0] == rows[1]
 
 
 def test_a_run_cut_after_its_last_epoch_only_has_to_say_so(
@@ -187,8 +213,7 @@ def test_unreadable_images_are_counted(tmp_path: Path, few_images: Path, small: 
 def _in_a_process(world: World, data: Path, folder: Path, whole: dict[str, Any]) -> None:
     classifier.load_backbone = lambda _: small_network()  # type: ignore[assignment]
     classifier.feature_dim = lambda architecture: 8
-    folder.mkdir(exist_ok=True)
-    run = Evaluation(linear(data), folder, world)
+    run = Evaluation(linear(data), run_in(folder, world))
     dist.barrier()
     metrics = run.run()
     same = ("top1", "top5", "images_val", "unreadable_images", "top1_low", "subset")
@@ -196,8 +221,7 @@ def _in_a_process(world: World, data: Path, folder: Path, whole: dict[str, Any])
     assert math.isclose(metrics["loss"], whole["loss"], rel_tol=1e-4)
     torch.testing.assert_close(run.model.head.weight, whole["weight"], rtol=1e-3, atol=1e-5)
 
-    run = Evaluation(semi_of(data, epochs=1), folder / "semi", world)
-    (folder / "semi").mkdir(exist_ok=True)
+    run = Evaluation(semi_of(data, epochs=1), run_in(folder / "semi", world))
     dist.barrier()
     metrics = run.run()
     assert metrics["images_val"] == 8
@@ -206,7 +230,7 @@ def _in_a_process(world: World, data: Path, folder: Path, whole: dict[str, Any])
         dist.all_gather(both, parameter.detach().contiguous())
         assert torch.equal(both[0], both[1])
     # Each has BatchNorm averages of its own; what is measured is the network in the checkpoint.
-    kept = Evaluation(run.config, folder / "semi", ALONE)
+    kept = Evaluation(run.config, run_in(folder / "semi"))
     logits = validation.Validation(
         kept.model, kept.splits.validation, run.config, folder, ALONE
     )._logits()
@@ -218,7 +242,6 @@ def _in_a_process(world: World, data: Path, folder: Path, whole: dict[str, Any])
 
 
 def test_two_processes_are_one(tmp_path: Path, few_images: Path, small: None) -> None:
-    run = Evaluation(linear(few_images), tmp_path / "alone", ALONE)
-    (tmp_path / "alone").mkdir()
+    run = Evaluation(linear(few_images), run_in(tmp_path / "alone"))
     whole = run.run() | {"weight": run.model.head.weight.detach()}
     in_processes(_in_a_process, few_images, tmp_path / "two", whole)

@@ -17,10 +17,9 @@ from pretrain.data import open_images
 from pretrain.evaluation import knn
 from pretrain.evaluation.features import extract
 from pretrain.evaluation.knn import KnnMonitor, clip, cross_validated, predict
+from tests.alone import ALONE
 from tests.pretrain.evaluation.sources import TensorSource
 from tests.processes import in_processes
-
-ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 
 
 def brute_force(

@@ -11,7 +11,8 @@ from common.metrics import read_lines
 from pretrain.evaluation import classifier
 from pretrain.evaluation.classifier import Evaluation, classify
 from pretrain.evaluation.splits import Splits
-from tests.pretrain.evaluation.configs import ALONE, linear, semi
+from tests.alone import run_in
+from tests.pretrain.evaluation.configs import linear, semi
 from tests.pretrain.evaluation.sources import TensorSource
 
 
@@ -66,7 +67,7 @@ def test_steps_are_those_of_softmax_regression(
     training = points(12, 0, "train", 0.3)
     on_tensors(monkeypatch, training, points(6, 1, "val", 0.3))
     config = linear("demo", batch_size=6, epochs=5, lr=0.7, weight_decay=0.01, image_size=1)
-    run = Evaluation(config, tmp_path, ALONE)
+    run = Evaluation(config, run_in(tmp_path))
     start = run.model.head.weight.detach().clone().numpy()
     assert abs(start).max() < 0.05 and not run.model.head.bias.any()  # N(0, 0.01), and 0
     order = [[index for _, index in keys] for keys in run.batches]
@@ -101,8 +102,7 @@ def test_only_semi_moves_the_backbone_and_each_part_at_its_rate(
     # A rate that moves nothing beside one that does: 1e-12 of float32's ones is lost.
     for backbone_lr, head_lr in ((1e-12, 0.5), (0.5, 1e-12)):
         config = semi("demo", batch_size=12, backbone_lr=backbone_lr, head_lr=head_lr, epochs=1)
-        run = Evaluation(config, tmp_path / str(head_lr), ALONE)
-        (tmp_path / str(head_lr)).mkdir()
+        run = Evaluation(config, run_in(tmp_path / str(head_lr)))
         before = run.model.head.weight.detach().clone()
         run.run()
         moved = not torch.equal(run.model.backbone.state_dict()["scale"], torch.ones(3))

@@ -1,0 +1,82 @@
+"""What happens between the iterations of a fine-tuning: saving, leaving, evaluating, its clock."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from detectron2.engine import HookBase, hooks
+from torch import nn
+
+from common.notice import Notice
+from detection.checkpoint import SeriesCheckpointer
+from detection.evaluation import evaluate
+
+
+class Saving(HookBase):
+    """A checkpoint every ``period`` iterations, and after the last; in the main process."""
+
+    def __init__(self, checkpointer: SeriesCheckpointer, period: int) -> None:
+        self.checkpointer, self.period = checkpointer, period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            self.checkpointer.save_step(done)
+
+
+class Leaving(HookBase):
+    """A checkpoint where the cluster announces the job's end; in every process, the last hook."""
+
+    def __init__(self, checkpointer: SeriesCheckpointer, notice: Notice) -> None:
+        self.checkpointer, self.notice = checkpointer, notice
+
+    def after_step(self) -> None:
+        if self.notice.says_save():
+            if self.notice.world.is_main:
+                self.checkpointer.save_step(self.trainer.iter + 1)
+            self.notice.saved()
+
+
+class SharedPreciseBN(hooks.PreciseBN):
+    """Precise BN, after which every process evaluates the detector that is saved.
+
+    Processes weigh an iteration by their own number of ROIs, and so would have statistics of
+    their own in the ROI heads: all take the main process's.
+    """
+
+    def update_stats(self) -> None:
+        super().update_stats()
+        if dist.is_initialized() and not self._disabled:
+            for buffer in self._model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+class Clock:
+    """Seconds spent on a run, over all the times that it was started; kept in checkpoints."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._started = time.monotonic() - state["seconds"]
+
+
+class PeriodicEval(HookBase):
+    """Evaluate every ``TEST.EVAL_PERIOD`` iterations but the last, which is evaluated anyway."""
+
+    def __init__(self, cfg: Any, model: nn.Module, folder: Path) -> None:
+        self.cfg, self.model, self.folder = cfg, model, folder
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter + 1
+        if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
+            found = evaluate(self.cfg, self.model, str(self.folder / "inference"))
+            self.trainer.storage.put_scalars(**found, smoothing_hint=False)

@@ -1,0 +1,124 @@
+"""Jobs that start from what a pre-training run will leave, submitted before it is finished.
+
+The name of a run tells the weights' SHA-256, which nobody knows before they are there. So such a
+job has its own folder, ``runs/awaiting/<name>/``, until it starts; then it is the run that the
+same command, given the finished run, would have been.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from common import runs
+from common.distributed import is_main_process
+from common.errors import UserError
+from common.files import write_json
+from launch import slurm
+from launch.cluster import resolve_cluster
+from launch.jobs import Job
+from launch.records import Record
+from launch.resources import Resources
+from pretrain import methods
+from pretrain.checkpoint import FILE
+
+STARTED = "started.json"
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A pre-training run as the weights of others.
+
+    Attributes:
+        folder: its run folder.
+        config: its configuration.
+        job_id: the Slurm job that has yet to finish it; "" once it is finished.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    job_id: str = ""
+
+    @property
+    def checkpoint(self) -> Path:
+        """What it leaves."""
+        return self.folder / FILE
+
+    @property
+    def method(self) -> str:
+        """Its method, as the results tables name it."""
+        return methods.find(self.config["method"]).title
+
+    @property
+    def placeholder(self) -> str:
+        """Stands for the weights' SHA-256 in names until that is known."""
+        return runs.short_hash(str(self.folder))
+
+
+def find_pretraining(wanted: str) -> Pretraining | None:
+    """The pre-training run whose folder ``--weights`` names; None if that is no folder.
+
+    Raises:
+        UserError: if it is no such run, or is not finished and no job on Slurm has it.
+    """
+    folder = Path(wanted).expanduser().resolve()
+    if not folder.is_dir():
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        methods.find(config["method"])
+    except (OSError, ValueError, KeyError, UserError) as error:
+        raise UserError(
+            f"--weights {wanted} is a folder, but no pre-training run; give a checkpoint, or a "
+            "folder of runs/pretrain/."
+        ) from error
+    if runs.is_finished(folder):
+        return Pretraining(folder, config)
+    record = Record.read(folder)
+    job = record.job_id if record and record.cluster == "slurm" else ""
+    if not job or not slurm.states([job])[job].live:
+        raise UserError(
+            f"--weights {wanted}: this pre-training is not finished, and no job on Slurm has it; "
+            "start it again by its own command, or give its checkpoint.pth.tar as it is."
+        )
+    return Pretraining(folder, config, job)
+
+
+def check_waits(job_id: str, resources: Resources) -> None:
+    """Raise if a job that must wait for another would run where nobody waits.
+
+    Raises:
+        UserError: for a local job or one in this process, and a ``job_id``.
+    """
+    cluster = resolve_cluster(resources)
+    if job_id and cluster != "slurm":
+        raise UserError(
+            f"the weights are what Slurm job {job_id} will leave, and --cluster {cluster} does not "
+            "wait for it; use --cluster slurm, or wait for its end."
+        )
+
+
+class Prepared(Protocol):
+    """What is told to a job that waits: how to make the real one, once the weights are there."""
+
+    def prepare(self) -> Job:
+        """The run, from weights that are there."""
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing: the run that it becomes has one."""
+
+
+def start_awaited(config: Prepared, folder: Path) -> None:
+    """Become the run that ``config`` prepares, in its own run folder.
+
+    Every process of the job calls this with the same arguments.
+    """
+    job = config.prepare()
+    if is_main_process():
+        record = Record.read(folder)
+        if record is not None:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            record.write(job.folder)
+        write_json(folder / STARTED, {"run": str(job.folder)})
+        print(f"run folder: {job.folder}", flush=True)
+    job()

@@ -1,0 +1,132 @@
+"""Whether Slurm's nodes see a folder of this machine: one of them is asked before the first job."""
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import uuid
+from pathlib import Path
+
+from common import runs
+from common.errors import UserError
+from common.files import atomic_write, write_json
+from launch.executor import job_environment
+from launch.resources import Resources
+
+CACHE = "LEWEL_CACHE"
+IMMEDIATE_S = 10  # for a node to be free
+TIMEOUT_S = 25
+LOOK = 'echo "$SLURMD_NODENAME"; for i in 1 2 3; do cat "$1" 2>/dev/null && exit; sleep 1; done'
+
+
+def check_shared(output_dir: Path, resources: Resources) -> None:
+    """Raise if a node of the partition does not see ``output_dir``.
+
+    If none can be asked at once, or Slurm will not have it, nothing is known and nothing happens.
+    What a node saw is remembered in ``LEWEL_CACHE``.
+
+    Raises:
+        UserError: naming the node and the folder; nothing is left there.
+    """
+    facts = _facts(output_dir, resources)
+    if facts is None or _remembered(facts).exists() or not _has_room(resources):
+        return
+    print(f"asking a node of Slurm whether it sees {output_dir}", flush=True)
+    folder = output_dir / "runs"
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    token, text = folder / f".probe-{uuid.uuid4().hex}", uuid.uuid4().hex
+    try:
+        with atomic_write(token, "w") as file:
+            file.write(text)
+        node, seen = _ask(token, resources)
+    except OSError as error:
+        raise runs.unwritable(folder, error) from error
+    finally:
+        token.unlink(missing_ok=True)
+        for path in made:
+            if path.exists() and not any(path.iterdir()):
+                path.rmdir()
+    if not node:
+        return
+    if seen != text:
+        raise UserError(
+            f"the compute node {node} does not see {output_dir}; choose an --output-dir on a file "
+            "system that all nodes share."
+        )
+    try:
+        write_json(_remembered(facts), facts)
+    except OSError:  # then it is asked again
+        return
+
+
+def _facts(output_dir: Path, resources: Resources) -> dict[str, str] | None:
+    """What an answer holds for: this machine, the cluster, the partition and the mount."""
+    existing = output_dir.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    existing = existing.resolve()
+    mount = next(path for path in (existing, *existing.parents) if os.path.ismount(path))
+    cluster = os.environ.get("SLURM_CONF")
+    if cluster is None:
+        answer = _run(["scontrol", "show", "config"])
+        named = re.search(r"^ClusterName\s*=\s*(\S+)", answer or "", re.MULTILINE)
+        if named is None:
+            return None
+        cluster = named[1]
+    return {
+        "host": socket.gethostname(),
+        "cluster": cluster,
+        "partition": resources.partition or "",
+        "mount": str(mount),
+        "device": str(existing.stat().st_dev),
+    }
+
+
+def _remembered(facts: dict[str, str]) -> Path:
+    name = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get(CACHE) or "~/.cache/lewel-transfer").expanduser()
+    return cache / "shared-folders" / f"{name}.json"
+
+
+def _has_room(resources: Resources) -> bool:
+    """Whether a node may be free: asking where none is would wait, or drive others' jobs away."""
+    command = ["sinfo", "--noheader", "--responding", "--states=idle,mixed", "--format=%D"]
+    if resources.partition:
+        command.append(f"--partition={resources.partition}")
+    answer = _run(command)
+    return any(count.isdigit() and int(count) for count in (answer or "").split())
+
+
+def _ask(token: Path, resources: Resources) -> tuple[str, str]:
+    """The name of the node that answered, "" if none did; and what it read in ``token``."""
+    name = f"lewel-probe-{token.name[-8:]}"
+    command = ["srun", "--quiet", f"--job-name={name}", f"--immediate={IMMEDIATE_S}", "--chdir=/"]
+    command += ["--nodes=1", "--ntasks=1", "--time=1", "--mem=100M"]
+    for option in ("partition", "account", "qos", "constraint", "exclude"):
+        value = getattr(resources, option)
+        if value:
+            command.append(f"--{option}={value}")
+    answer = _run([*command, "sh", "-c", LOOK, "-", str(token)])
+    if answer is None:
+        _run(["scancel", f"--name={name}"])
+        return "", ""
+    node, _, seen = answer.partition("\n")
+    return node.strip(), seen.strip()
+
+
+def _run(command: list[str]) -> str | None:
+    """What a command of Slurm's prints; None if it took too long or is not there."""
+    try:
+        with job_environment():
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT_S,
+            )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout

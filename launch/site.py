@@ -1,0 +1,155 @@
+"""A cluster's settings, typed once: ``~/.config/lewel-transfer/slurm.toml`` or the environment.
+
+    partition = "gpu"
+    account = "vision"
+    slurm = { reservation = "x" }
+
+    [env]
+    NCCL_SOCKET_IFNAME = "ib0"
+
+They are the defaults of the options of the same names, for jobs that go to Slurm. A variable such
+as ``LEWEL_SLURM_PARTITION`` comes before the file, and what is typed before both.
+"""
+
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from common.errors import UserError
+from launch.cluster import resolve_cluster
+from launch.resources import Resources, option, problem, sbatch_options
+
+Command = TypeVar("Command")
+
+PREFIX = "LEWEL_SLURM_"
+SANDBOX = "LEWEL_SLURM_SANDBOX"  # where tools/slurm-sandbox is
+NAMES = tuple(f.name for f in fields(Resources) if f.name not in ("cluster", "wait"))
+SBATCH = ("partition", "account", "qos", "constraint")  # by Slurm's own variables, too
+JOBS_OWN = ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
+            "MASTER_PORT", "SUBMITIT_EXECUTOR")  # fmt: skip
+KINDS = {int: "a whole number", float: "a number", str: "text", tuple: "a list or table of text"}
+
+
+def file() -> Path:
+    """Where the settings are, if there are any."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "lewel-transfer" / "slurm.toml"
+
+
+def resources() -> Resources:
+    """The defaults of this site.
+
+    Raises:
+        UserError: naming the file and key, or the variable, that is wrong.
+    """
+    found: dict[str, Any] = {}
+    for key, value in _table().items():
+        if key != "env":
+            name = key.replace("-", "_")
+            found[name] = _checked(name, value, f"{file()}: {key}")
+    variables = {f"SBATCH_{name.upper()}": name for name in SBATCH}
+    variables |= {f"{PREFIX}{name.upper()}": name for name in NAMES}
+    for variable in (name for name in os.environ if name.startswith(PREFIX)):
+        if variable not in variables and not variable.startswith(SANDBOX):
+            raise UserError(f"{variable} is no setting; those are {', '.join(variables)}.")
+    for variable, name in variables.items():
+        text = os.environ.get(variable)
+        if text:
+            found[name] = _checked(name, _parsed(name, text), f"{variable}={text}")
+    return replace(Resources(), **found)
+
+
+def environment() -> dict[str, str]:
+    """The variables that are set in every job on Slurm: the table ``[env]``.
+
+    Raises:
+        UserError: naming the file and key that is wrong.
+    """
+    table = _table().get("env", {})
+    if not isinstance(table, dict):
+        raise UserError(f'{file()}: env: must be a table, such as [env] and NCCL_DEBUG = "INFO".')
+    for name, value in table.items():
+        if name in JOBS_OWN or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise UserError(f"{file()}: env.{name}: cannot be set here; leave it out.")
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UserError(f"{file()}: env.{name}: must be text or a number.")
+    return {name: str(value) for name, value in table.items()}
+
+
+def kept_to_slurm(command: Command, words: Sequence[str]) -> Command:
+    """A parsed command; if its job does not go to Slurm, without what was not typed.
+
+    Args:
+        command: its ``resources``, if it has any, were made with :func:`resources`.
+        words: what was typed.
+    """
+    mine = getattr(command, "resources", None)
+    if not isinstance(mine, Resources) or resolve_cluster(Resources(mine.cluster)) == "slurm":
+        return command
+    typed = {word.partition("=")[0].replace("_", "-") for word in words}
+    plain = {name: getattr(Resources(), name) for name in NAMES if option(name) not in typed}
+    changes: dict[str, Any] = {"resources": replace(mine, **plain)}
+    return replace(command, **changes)  # type: ignore[type-var]
+
+
+def _table() -> dict[str, Any]:
+    try:
+        text = file().read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file()} cannot be read: {error}.") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file()} is not TOML: {error}.") from error
+
+
+def _kind(name: str) -> type:
+    hint = str(get_type_hints(Resources)[name])
+    return next(kind for kind in (tuple, float, int, str) if kind.__name__ in hint)
+
+
+def _parsed(name: str, text: str) -> Any:
+    """A variable's text as a value; as it stands if it is no such value."""
+    kind = _kind(name)
+    try:
+        return shlex.split(text) if kind is tuple else kind(text)
+    except ValueError:
+        return text if kind is not str else ""
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """A setting as the field's value.
+
+    Raises:
+        UserError: beginning with ``where``.
+    """
+    if name not in NAMES:
+        raise UserError(f"{where}: is no setting; those are {', '.join(NAMES)} and env.")
+    kind = _kind(name)
+    if kind is tuple:
+        words = _words(value)
+        if words is not None:
+            sbatch_options(words, f"{where}:")
+            return words
+    accepted: Mapping[type, Any] = {float: int | float, int: int, str: str, tuple: ()}
+    if isinstance(value, bool) or not isinstance(value, accepted[kind]) or value == "":
+        raise UserError(f"{where}: must be {KINDS[kind]}.")
+    if problem(name, value):
+        raise UserError(f"{where}: {problem(name, value)}.")
+    return kind(value)
+
+
+def _words(value: Any) -> tuple[str, ...] | None:
+    """KEY=VALUE words of a list or a table; None if it is neither."""
+    if isinstance(value, dict) and all(isinstance(v, str | int | float) for v in value.values()):
+        return tuple(k if v is True else f"{k}={v}" for k, v in value.items() if v is not False)
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    return None

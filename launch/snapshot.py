@@ -1,0 +1,129 @@
+"""The code of a job on Slurm, as it was at submission: edits made while it queues change nothing.
+
+``runs/code/<commit>-<hash>/`` holds what jobs import, named by its contents, so that submissions
+of unchanged code share one folder.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from common.errors import UserError
+from common.files import atomic_write
+from common.provenance import COMMIT, ROOT, SOURCES, git_commit
+from launch.jobs import Job
+
+OTHERS = ("LICENSE", "pyproject.toml")
+ENDINGS = (".csv", ".json", ".py", ".txt", ".yaml", ".yml")  # of what git does not know
+USERS = "submissions"  # in a snapshot: an empty file for each submission
+SUBMITTED = "submitted"  # in a run folder: its YAML as it was then
+TRIES, PAUSE_S = 20, 0.1
+
+
+@contextmanager
+def snapshot(output_dir: Path, root: Path = ROOT) -> Iterator[Path]:
+    """A copy of the code in ``output_dir``, kept for good unless the block raises.
+
+    Then it is deleted if no other submission uses it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    mark = _mark(output_dir / "runs" / "code", root)
+    users = mark.parent
+    try:
+        yield users.parent
+    except BaseException:
+        with suppress(OSError):
+            mark.unlink()
+            users.rmdir()  # fails while it has other marks; without it nobody can add one
+            shutil.rmtree(users.parent)
+            users.parent.parent.rmdir()
+        raise
+
+
+def frozen_config(job: Job) -> Job:
+    """The job with its YAML, if it has one, copied into its run folder with all bases merged.
+
+    The copy has the original's name and content, by which a run knows its config again.
+    """
+    path = getattr(job.config, "config", None)
+    if path is None:
+        return job
+    from detectron2.config import CfgNode  # pre-training works without
+
+    copy = job.folder / SUBMITTED / Path(path).name
+    content = CfgNode.load_yaml_with_base(path)
+    with atomic_write(copy, "w") as file:
+        yaml.safe_dump(content, file, sort_keys=False)
+    return replace(job, config=replace(job.config, config=str(copy)))
+
+
+def _mark(snapshots: Path, root: Path) -> Path:
+    """Take a snapshot unless there is one, and this submission's mark in it."""
+    files = {path: (root / path).read_bytes() for path in _sources(root)}
+    commit = git_commit(root)
+    files[Path(COMMIT)] = f"{commit}\n".encode()
+    digest = hashlib.sha256()
+    for path, data in sorted(files.items()):
+        digest.update(f"{path}\0{len(data)}\0".encode() + data)
+    folder = snapshots / f"{commit.rstrip('+') or 'no-commit'}-{digest.hexdigest()[:8]}"
+    for _ in range(TRIES):
+        if not folder.exists():
+            _write(folder, files)
+        with suppress(FileNotFoundError):
+            mark = folder / USERS / uuid.uuid4().hex
+            mark.touch()
+            return mark
+        time.sleep(PAUSE_S)  # a submission that was refused is deleting it
+    raise UserError(f"{folder} is not whole; delete it.")
+
+
+def _sources(root: Path) -> list[Path]:
+    """What jobs need, relative to ``root``: as git lists it, or by the files' endings."""
+
+    def git(which: str) -> list[Path]:
+        command = ["git", "-C", str(root), "ls-files", "-z", which, "--exclude-standard", "--"]
+        done = subprocess.run([*command, *SOURCES, *OTHERS], capture_output=True, check=True)
+        return [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
+
+    try:
+        known = git("--cached")
+        new = git("--others") if known else []
+    except (OSError, subprocess.CalledProcessError):
+        known = new = []
+    if not known:  # an installed package, or a snapshot
+        found = (path for name in SOURCES for path in (root / name).rglob("*"))
+        new = [path.relative_to(root) for path in found]
+        known = [Path(name) for name in OTHERS]
+    wanted = {*known, *(path for path in new if path.suffix in ENDINGS)}
+    return sorted(path for path in wanted if (root / path).is_file())
+
+
+def _write(folder: Path, files: dict[Path, bytes]) -> None:
+    """Write a snapshot beside its place and move it there, unless another was faster."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
+    try:
+        whole = temporary / folder.name  # mkdtemp's folder is for nobody else
+        (whole / USERS).mkdir(parents=True)
+        for path, data in files.items():
+            (whole / path).parent.mkdir(parents=True, exist_ok=True)
+            (whole / path).write_bytes(data)
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not folder.exists():  # another submission was not faster, then
+                raise
+    finally:
+        shutil.rmtree(temporary)

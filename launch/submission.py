@@ -1,0 +1,118 @@
+"""One submission: what it writes, whose a run folder is from then on, and nothing if it fails."""
+
+import io
+import logging
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from common import runs
+from common.errors import UserError
+from common.provenance import ROOT
+from launch.executor import job_environment, local_executor, slurm_executor
+from launch.jobs import Job
+from launch.records import Record
+from launch.resources import Resources
+from launch.shared_folder import check_shared
+from launch.snapshot import SUBMITTED, frozen_config, snapshot
+
+
+def start_here(job: Job, resources: Resources) -> Any:
+    """Start a job on this machine; its handle."""
+    executor = local_executor(job.folder.name, job.folder / "submitit" / "%j", resources)
+    try:
+        with job_environment(ROOT):
+            handle = executor.submit(job)
+        _record([job], [handle], "local")
+    except OSError as error:
+        raise runs.unwritable(job.folder, error) from error
+    return handle
+
+
+def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
+    """Submit one job, or several as one array; their handles.
+
+    Args:
+        jobs: all of one ``output_dir``.
+        resources: of each job.
+        after: the Slurm job that must succeed first, "" for none.
+
+    Raises:
+        UserError: if Slurm refuses; then nothing is left behind.
+    """
+    output_dir, name = jobs[0].output_dir, jobs[0].folder.name
+    folder = jobs[0].folder / "submitit"
+    if len(jobs) > 1:
+        name = f"{name}-and-{len(jobs) - 1}-more"
+        folder = output_dir / "runs" / "arrays" / name
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    check_shared(output_dir, resources)
+    try:
+        run_folders = [job.folder for job in jobs]
+        others = [folder, *(path / SUBMITTED for path in run_folders)]
+        with _undone(run_folders, others), snapshot(output_dir) as code:
+            executor = slurm_executor(name, folder / "%j", resources, code, after)
+            calls = [
+                replace(frozen_config(job), max_requeues=resources.max_requeues) for job in jobs
+            ]
+            # What sbatch says is in the error; submitit prints it as well.
+            with job_environment(code), redirect_stderr(io.StringIO()):
+                if len(calls) == 1:
+                    handles = [executor.submit(calls[0])]
+                else:
+                    with executor.batch():
+                        handles = [executor.submit(call) for call in calls]
+            _record(jobs, handles, "slurm", after)
+            return handles
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise UserError(f"Slurm refused the job: {_sentence(str(error))}.") from error
+    except OSError as error:
+        raise runs.unwritable(jobs[0].folder, error) from error
+
+
+def _sentence(said: str) -> str:
+    lines = (re.sub(r"^sbatch: (error: )?", "", line).strip(" .") for line in said.splitlines())
+    return "; ".join(filter(None, lines))
+
+
+def _record(jobs: Sequence[Job], handles: Sequence[Any], cluster: str, after: str = "") -> None:
+    """Say in each run folder whose it is; if that fails, the jobs are ended."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        for job, handle in zip(jobs, handles, strict=True):
+            files = str(handle.paths.folder)
+            record = Record(cluster, handle.job_id, handle.num_tasks, files, now, after)
+            record.write(job.folder)
+    except OSError:
+        for handle in handles:
+            handle.cancel(check=False)
+        raise
+
+
+@contextmanager
+def _undone(run_folders: Sequence[Path], others: Sequence[Path]) -> Iterator[None]:
+    """If the block raises, delete the run folders that it made, and what it put into ``others``."""
+    above = {path for folder in (*run_folders, *others) for path in folder.parents}
+    made = sorted((path for path in above if not path.exists()), key=str, reverse=True)
+    new = [folder for folder in run_folders if not folder.exists()]
+    before = {path for folder in others if folder.exists() for path in (folder, *folder.iterdir())}
+    try:
+        yield
+    except BaseException:
+        inside = (path for folder in others if folder.exists() for path in folder.iterdir())
+        for path in (*{*inside} - before, *{*others} - before, *new):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise

@@ -1,0 +1,52 @@
+"""Every start of a run has a number of its own."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from common import incarnations
+from common.incarnations import Incarnation
+
+
+def test_starts_are_counted_and_an_older_one_sees_the_newer(tmp_path: Path) -> None:
+    assert incarnations.count(tmp_path) == 0
+    first = incarnations.begin(tmp_path)
+    assert (first.number, first.restarts, first.is_newest) == (1, 0, True)
+    second = incarnations.begin(tmp_path)
+    assert (second.number, second.restarts) == (2, 1)
+    assert second.is_newest and not first.is_newest
+    assert incarnations.count(tmp_path) == 2
+
+
+def _begin(folder: Path, numbers: "multiprocessing.Queue[int]") -> None:
+    for _ in range(20):
+        numbers.put(incarnations.begin(folder).number)
+
+
+def test_copies_that_begin_at_once_have_different_numbers(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    numbers = context.Queue()
+    copies = [context.Process(target=_begin, args=(tmp_path, numbers)) for _ in range(4)]
+    for copy in copies:
+        copy.start()
+    found = [numbers.get(timeout=20) for _ in range(80)]
+    for copy in copies:
+        copy.join()
+    assert sorted(found) == list(range(1, 81))
+
+
+def test_a_start_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert incarnations.newest_slurm_job(tmp_path) == ""
+    incarnations.begin(tmp_path)
+    assert incarnations.newest_slurm_job(tmp_path) == ""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    incarnations.begin(tmp_path)
+    assert incarnations.newest_slurm_job(tmp_path) == "12"
+    said = json.loads((tmp_path / "incarnations" / "0002.json").read_text())
+    assert said.keys() == {"slurm_job", "host", "pid", "started"}
+    (tmp_path / "incarnations" / "0002.json").write_text("")  # its writer was killed
+    assert incarnations.newest_slurm_job(tmp_path) == ""
+    assert Incarnation(tmp_path, 2).is_newest

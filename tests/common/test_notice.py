@@ -1,0 +1,160 @@
+"""Signals of a cluster: heard by one process, answered by all after the same step."""
+
+import os
+import signal
+import time
+from multiprocessing import Process
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from common import incarnations, notice
+from common.distributed import World
+from common.incarnations import Incarnation
+from common.notice import REQUEUE, Notice, listening
+from tests.alone import ALONE
+from tests.processes import in_processes
+
+
+class Requeued(BaseException):
+    """What submitit's handler ends the process with."""
+
+
+def submitits_handler(signum: int, frame: FrameType | None) -> None:
+    raise Requeued
+
+
+@pytest.fixture
+def on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    _as_on_slurm(monkeypatch)
+
+
+def _as_on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr(notice, "LOOK_S", 0)
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, submitits_handler)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> object:
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_job_saves_and_is_requeued(on_slurm: None, tmp_path: Path) -> None:
+    with pytest.raises(Requeued), listening(ALONE, Incarnation(tmp_path)) as told:
+        assert not told.says_save()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert told.says_save()
+        told.saved()
+    assert signal.getsignal(signal.SIGUSR2) is submitits_handler
+
+
+def test_a_job_that_slurm_requeues_itself_saves_and_goes_on(on_slurm: None, tmp_path: Path) -> None:
+    with listening(ALONE, Incarnation(tmp_path)) as told:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told.says_save()
+        told.saved()
+        assert not told.says_save()
+
+
+def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None, tmp_path: Path) -> None:
+    with listening(ALONE, Incarnation(tmp_path)) as told:
+        with told.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Requeued), told.at_once():
+            os.kill(os.getpid(), signal.SIGUSR2)
+        told._told = REQUEUE  # heard just before the block
+        with pytest.raises(Requeued), told.at_once():
+            raise AssertionError
+
+
+def test_a_signal_that_came_before_is_heard(on_slurm: None, tmp_path: Path) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.hold_signals does
+    os.kill(os.getpid(), signal.SIGUSR2)
+    with pytest.raises(Requeued), listening(ALONE, Incarnation(tmp_path)) as told:
+        assert told.says_save()
+        told.saved()
+
+
+def test_a_workers_signal_is_not_the_jobs(on_slurm: None, tmp_path: Path) -> None:
+    with listening(ALONE, Incarnation(tmp_path)) as told:
+
+        def work() -> None:
+            with told.at_once():
+                for number in (signal.SIGUSR2, signal.SIGTERM):
+                    os.kill(os.getpid(), number)
+            os._exit(7)
+
+        worker = Process(target=work)
+        worker.start()
+        worker.join(20)
+        assert worker.exitcode == 7 and not told.says_save()
+
+
+def test_a_controller_that_is_down_is_asked_again(
+    on_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice, "RETRY_S", 0.01)
+    asked = []
+
+    def down_twice() -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("Unable to contact slurm controller")
+        raise Requeued
+
+    told = Notice(ALONE, Incarnation(tmp_path), down_twice)
+    told.heard(signal.SIGUSR2, None)
+    with pytest.raises(Requeued):
+        told.saved()
+    assert len(asked) == 3
+
+
+def test_an_older_copy_stops(on_slurm: None, tmp_path: Path) -> None:
+    first = incarnations.begin(tmp_path)
+    with listening(ALONE, first) as told:
+        assert not told.says_save()
+        incarnations.begin(tmp_path)
+        with pytest.raises(SystemExit):
+            told.says_save()
+
+
+def test_elsewhere_signals_are_left_alone(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    with listening(ALONE, Incarnation(tmp_path)) as told:
+        assert signal.getsignal(signal.SIGUSR2) == before
+        assert not told.says_save()
+
+
+def _steps(world: World, folder: Path, signum: int) -> None:
+    """Rank 1 alone is told before step 5; each rank notes the steps after which it saved."""
+    patch = pytest.MonkeyPatch()
+    _as_on_slurm(patch)
+    saved: list[int] = []
+    try:
+        with listening(world, Incarnation(folder) if world.is_main else None) as told:
+            for step in range(9):
+                time.sleep(0.01 * world.rank)
+                if (step, world.rank) == (5, 1):
+                    os.kill(os.getpid(), signum)
+                if told.says_save():
+                    saved.append(step)
+                    (folder / f"{world.rank}").write_text(f"{saved}")
+                    if world.rank == 0 or signum == signal.SIGTERM:
+                        told.saved()
+                    else:  # it would wait for Slurm to end it
+                        break
+    except Requeued:
+        assert world.is_main
+    patch.undo()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
+def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> None:
+    in_processes(_steps, tmp_path, signum)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["[6]", "[6]"]

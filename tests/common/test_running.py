@@ -1,0 +1,92 @@
+"""Whose folder a job's is: one job at a time, but for the successor of one that lost its node."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import incarnations, runs
+from common.distributed import World
+from common.errors import UserError
+from common.running import running
+from tests.processes import in_processes
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from common.running import running
+with running(Path(sys.argv[1]), {}, "cpu") as run:
+    print(run.incarnation.number, flush=True)
+    while not run.notice.says_save():
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def first_copy(tmp_path: Path) -> Any:
+    """Starts a job of another process in ``tmp_path / "run"``, which goes on until it is ended."""
+    started = []
+
+    def start(**environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+            env={**os.environ, **environment},
+            cwd=Path(__file__).parent.parent.parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "1\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_folder_that_a_job_holds_is_refused(
+    tmp_path: Path, first_copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_copy(SLURM_JOB_ID="7")
+    with pytest.raises(UserError, match="in use by a job that is running"):
+        with running(tmp_path / "run", {}, "cpu"):
+            pass
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
+    with pytest.raises(UserError, match="in use by a job that is running"):
+        with running(tmp_path / "run", {}, "cpu"):
+            pass
+    assert incarnations.count(tmp_path / "run") == 1
+
+
+def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
+    tmp_path: Path, first_copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = first_copy(SLURM_JOB_ID="7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with running(tmp_path / "run", {}, "cpu") as run:
+        assert run.incarnation.number == 2
+        monkeypatch.delenv("SLURM_JOB_ID")
+        with pytest.raises(UserError, match="in use by a job"):  # the second copy's now
+            runs.hold(tmp_path / "run")
+        started = time.monotonic()
+        assert first.wait(20) == 1 and time.monotonic() - started < 10
+    with running(tmp_path / "run", {}, "cpu") as run:
+        assert run.incarnation.restarts == 2
+
+
+def _refused_everywhere(world: World, folder: Path) -> None:
+    with pytest.raises(UserError, match="in use by a job that is running"):
+        with running(folder, {}, "cpu"):
+            pass
+
+
+def test_all_processes_are_refused_together(tmp_path: Path, first_copy: Callable[..., Any]) -> None:
+    first_copy()
+    in_processes(_refused_everywhere, tmp_path / "run")

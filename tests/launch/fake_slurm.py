@@ -1,0 +1,58 @@
+"""Slurm's commands as shell scripts, for what is told to them; tests/slurm has a real Slurm."""
+
+from pathlib import Path
+
+SCRIPTS = {
+    "sbatch": """
+        if [ -e "$here/refusal" ]; then cat "$here/refusal" >&2; exit 1; fi
+        job=$(( $(cat "$here/last" 2>/dev/null || echo 100) + 1 ))
+        echo $job > "$here/last"
+        cp "$1" "$here/$job.sh"
+        env > "$here/$job.env"
+        echo "Submitted batch job $job"
+    """,
+    "squeue": """cat "$here/queue" 2>/dev/null; exit 0""",
+    "sacct": "exit 1",
+    "sinfo": """cat "$here/room" 2>/dev/null; exit 0""",
+    "scancel": """echo "$@" >> "$here/cancelled" """,
+    "scontrol": """
+        if [ "$1" = ping ]; then cat "$here/ping" 2>/dev/null; else echo "ClusterName = fake"; fi
+    """,
+    # What follows the options runs here; a node that sees nothing looks elsewhere.
+    "srun": """
+        echo "$@" >> "$here/srun.log"
+        [ -e "$here/busy" ] && exit 1
+        while [ "$1" != sh ]; do shift; done
+        [ -e "$here/blind" ] && set -- "$1" "$2" "$3" "$4" /nowhere
+        SLURMD_NODENAME=n1 exec "$@"
+    """,
+    "sleep": "exit 0",
+}
+
+
+class FakeSlurm:
+    """The commands, in a folder for the PATH, with the files that they read and write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, script in SCRIPTS.items():
+            (folder / name).write_text(f'#!/bin/sh\nhere=$(dirname "$0")\n{script}\n')
+            (folder / name).chmod(0o755)
+
+    def say(self, name: str, text: str = "") -> None:
+        """Write the file ``name`` that a command looks for."""
+        (self.folder / name).write_text(text)
+
+    def read(self, name: str) -> str:
+        """A file that a command has written; "" if there is none."""
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
+
+    def script(self, job: int = 101) -> list[str]:
+        """The lines of a submission."""
+        return self.read(f"{job}.sh").splitlines()
+
+    def environment(self, job: int = 101) -> dict[str, str]:
+        """The environment of a submission."""
+        lines = self.read(f"{job}.env").splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)

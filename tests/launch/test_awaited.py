@@ -1,0 +1,143 @@
+"""Jobs that start from a pre-training run that is not finished, before and after it is."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import launch.classify
+import launch.pretrain
+import launch.transfer
+from common import runs
+from common.errors import UserError
+from common.files import sha256, write_json
+from launch import awaited, slurm
+from launch.awaited import find_pretraining, start_awaited
+from launch.classify import WeightOptions
+from launch.jobs import Job, followers
+from launch.options import Resources, RunOptions
+from launch.records import Record
+from launch.slurm import State
+from pretrain.config import PretrainConfig
+from pretrain.evaluation.config import LinearConfig
+from tests.launch.test_weights import checkpoint
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "det_configs"
+DEBUG = Resources(cluster="debug")
+
+
+@pytest.fixture
+def pending(tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pre-training run that Slurm job 12 has yet to begin."""
+    config = PretrainConfig(data="demo", backbone="resnet18", norm="eman").resolve()
+    folder = tmp_path / "runs" / "pretrain" / "mine"
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    Record("slurm", "12", 1, str(folder / "submitit"), "2026-01-01T00:00:00+00:00").write(folder)
+    monkeypatch.setattr(slurm, "states", lambda ids: {i: State("PENDING") for i in ids})
+    return folder
+
+
+def sweep(folder: Path, weights: Path, **changes: Any) -> launch.transfer.Command:
+    return launch.transfer.Command(
+        config=(CONFIGS / "demo_R_18_FPN.yaml",),
+        weights=(str(weights),),
+        run=RunOptions(output_dir=folder),
+        resources=DEBUG,
+        **changes,
+    )
+
+
+def test_a_transfer_waits_in_a_folder_of_its_own_and_becomes_the_run_that_it_would_have_been(
+    tmp_path: Path, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (member,) = launch.transfer.plan(sweep(tmp_path, pending, lr=(0.01,), seed=3), ())
+    assert member.source.awaited is not None and member.source.awaited.job_id == "12"
+    assert (member.config.weights.method, member.config.weights.norm) == ("LEWEL_B", "eman")
+    job = member.job(RunOptions(output_dir=tmp_path))
+    assert job.folder.parent == tmp_path / "runs" / "awaiting"
+
+    path = checkpoint(pending / "checkpoint.pth.tar")
+    runs.finish(pending, {})
+    Record("slurm", "13_1", 1, "there", "2026-01-01T00:00:00+00:00", "12").write(job.folder)
+    ran: list[Job] = []
+    monkeypatch.setattr(Job, "__call__", lambda job: ran.append(job))
+    start_awaited(job.config, job.folder)
+    (after,) = launch.transfer.plan(sweep(tmp_path, pending, lr=(0.01,), seed=3), ())
+    assert after.source.awaited is None and after.config.weights.sha256 == sha256(path)
+    expected = after.job(RunOptions(output_dir=tmp_path))
+    assert ran == [expected] and ran[0].config.weights.epochs == 200
+    assert Path(expected.config.weights.path).is_file()  # converted
+    record = Record.read(expected.folder)
+    assert record is not None and record.job_id == "13_1"
+    assert json.loads((job.folder / awaited.STARTED).read_text()) == {"run": str(expected.folder)}
+
+
+def test_a_linear_evaluation_waits_too(
+    tmp_path: Path, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = LinearConfig(data="demo", batch_size=8, epochs=1)
+    options = protocol, WeightOptions(str(pending)), RunOptions(output_dir=tmp_path), DEBUG
+    planned = launch.classify.plan(*options)
+    assert planned.after == "12" and planned.job.folder.parent.name == "awaiting"
+    checkpoint(pending / "checkpoint.pth.tar")
+    runs.finish(pending, {})
+    ran: list[Job] = []
+    monkeypatch.setattr(Job, "__call__", lambda job: ran.append(job))
+    start_awaited(planned.job.config, planned.job.folder)
+    assert ran == [launch.classify.plan(*options).job]
+    assert ran[0].folder.parent == tmp_path / "runs" / "linear"
+
+
+def test_what_is_to_follow_is_checked_before_anything_is_submitted(
+    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch.pretrain, "launch", None)  # calling it fails
+    words = f"--data demo --batch-size 8 --cluster debug --output-dir {tmp_path} --then"
+    for config, message in (
+        ("coco_R_50_C4_1x", r"INPUT.FORMAT is BGR in the config, but .*resnet50"),
+        ("demo_R_18_FPN", r"MODEL.RESNETS.DEPTH is 18 in the config"),
+        ("nothing.yaml", r"nothing\.yaml: no such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch.pretrain.run([*words.split(), config])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_elsewhere_than_on_slurm_nobody_waits(tmp_path: Path, pending: Path) -> None:
+    with pytest.raises(UserError, match="Slurm job 12 will leave, and --cluster debug does not"):
+        launch.transfer.start(sweep(tmp_path, pending))
+    assert not (tmp_path / "runs" / "awaiting").exists()
+
+
+def test_a_folder_that_no_job_will_finish_is_refused(
+    tmp_path: Path, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_pretraining("checkpoint.pth.tar") is None
+    with pytest.raises(UserError, match="is a folder, but no pre-training run"):
+        find_pretraining(str(tmp_path))
+    monkeypatch.setattr(slurm, "states", lambda ids: {i: State("FAILED") for i in ids})
+    with pytest.raises(UserError, match="is not finished, and no job on Slurm has it"):
+        find_pretraining(str(pending))
+    (pending / "job.json").unlink()
+    with pytest.raises(UserError, match="is not finished, and no job on Slurm has it"):
+        find_pretraining(str(pending))
+    runs.finish(pending, {})
+    found = find_pretraining(str(pending))
+    assert found is not None and found.job_id == ""
+
+
+def test_a_run_that_fails_names_those_that_wait_for_it(
+    tmp_path: Path, pending: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(config: object, folder: Path) -> None:
+        raise UserError("the loss was not finite")
+
+    for number, after in ((13, "12"), (14, "7")):
+        record = Record("slurm", str(number), 1, "there", "2026-01-01T00:00:00+00:00", after)
+        record.write(tmp_path / "runs" / "awaiting" / str(number))
+    assert followers(tmp_path, pending) == ["13"]
+    with pytest.raises(UserError, match="the loss was not finite"):
+        Job(fail, None, pending, tmp_path, 1)()
+    assert "Slurm cancels what waited for this job: 13" in capsys.readouterr().out

@@ -1,0 +1,360 @@
+"""A job is followed to its true end, whoever submitted it."""
+
+import _thread
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import submitit
+from submitit.core.utils import cloudpickle_dump
+
+from common import runs
+from common.errors import UserError
+from launch import follow as module
+from launch import slurm
+from launch.follow import attach, follow
+from launch.jobs import Job
+from launch.records import Record
+from tests.launch.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
+
+__all__ = ["fake"]  # the fixture
+ROOT = Path(runs.__file__).parents[1]
+TRACE = 'Traceback:\n  File "x.py"\ncommon.errors.UserError: the disk is full; make room.\n'
+
+
+def job_in(folder: Path) -> Job:
+    return Job(print, None, folder / "run", folder, steps=10)
+
+
+# On Slurm: squeue and sacct play a part, and each of their answers is also a moment of the job.
+
+
+@pytest.fixture
+def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.setattr(slurm, "ASK_S", (0.05, 0.05))
+    monkeypatch.setattr(module, "POLL_S", 0.02)
+    monkeypatch.setattr(module, "RESULT_S", 0.1)
+    monkeypatch.setattr(module, "FORGOTTEN_S", 0.5)
+    record = Record("slurm", "7", 2, str(tmp_path / "run" / "submitit" / "7"), "")
+    record.write(tmp_path / "run")
+    (tmp_path / "run" / "submitit" / "7").mkdir(parents=True)
+    return job_in(tmp_path)
+
+
+def handle_of(job: Job) -> Any:
+    record = Record.read(job.folder)
+    assert record is not None
+    return attach(record, job.folder)
+
+
+def file(job: Job, name: str) -> Path:
+    return job.folder / "submitit" / "7" / name
+
+
+def prints(job: Job, *lines: str) -> str:
+    """A moment in which the main process prints."""
+    return "\n".join(f"echo '{line}' >> {file(job, '7_0_log.out')}" for line in lines)
+
+
+def ends(job: Job, rank: int, outcome: str, value: str | None = None) -> str:
+    """A moment in which a process leaves its result."""
+    made, path = file(job, f"{rank}-{outcome}"), file(job, f"7_{rank}_result.pkl")
+    cloudpickle_dump((outcome, value), made)
+    return f"cp {made} {path}"
+
+
+def moment(*parts: str) -> str:
+    return "\n".join(parts)
+
+
+RUNNING, COMPLETED = rows("7|RUNNING|None"), rows("7|COMPLETED|None")
+PENDING, FAILED = rows("7|PENDING|BeginTime"), rows("7|FAILED|NonZeroExitCode")
+
+
+def test_a_job_is_followed_over_its_requeue(
+    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers(
+        "squeue",
+        rows("7|PENDING|Priority"),
+        moment(RUNNING, prints(job, "one", "submitit INFO of its own")),
+        # The signal: the others write what they like, and the main process is gone.
+        moment(RUNNING, ends(job, 1, "error", TRACE)),
+        rows("7|COMPLETING|None"),
+        moment(PENDING, ends(job, 1, "success")),
+        moment(RUNNING, prints(job, "two")),
+        moment(RUNNING, prints(job, "three"), ends(job, 0, "success")),
+        COMPLETED,
+    )
+    assert follow(handle_of(job), job, cancel=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith("job 7")] == ["one", "two", "three"]
+    assert [line for line in lines if line.startswith("job 7")] == [
+        "job 7: pending (Priority)",
+        "job 7: running",
+        "job 7: ending",
+        "job 7: pending (BeginTime)",
+        "job 7: running",
+    ]
+
+
+def test_a_failed_job_says_what_its_main_process_said(job: Job, fake: FakeSlurm) -> None:
+    other = TRACE.replace("the disk is full", "the other end has gone")
+    fake.answers(
+        "squeue",
+        moment(RUNNING, prints(job, "one")),
+        moment(RUNNING, ends(job, 1, "error", other), ends(job, 0, "error", TRACE)),
+        FAILED,
+    )
+    with pytest.raises(UserError, match=r"^the disk is full; make room\.$"):
+        follow(handle_of(job), job, cancel=False)
+
+
+def test_a_sentence_of_another_process_will_do(job: Job, fake: FakeSlurm) -> None:
+    fake.answers("squeue", moment(prints(job, "one"), ends(job, 1, "error", TRACE), FAILED))
+    with pytest.raises(UserError, match="the disk is full"):
+        follow(handle_of(job), job, cancel=False)
+
+
+def test_a_job_that_slurm_calls_completed_failed_if_its_main_process_did(
+    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers(
+        "squeue", moment(prints(job, "x"), ends(job, 0, "error", "KeyError: 3"), COMPLETED)
+    )
+    with pytest.raises(UserError, match=r"job 7 failed; its output is in .*submitit/7, and the sa"):
+        follow(handle_of(job), job, cancel=False)
+    assert "KeyError: 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (FAILED, "job 7 failed;"),
+        (rows("7|OUT_OF_MEMORY|OutOfMemory"), r"job 7 failed \(out of memory\);"),
+        (rows("7|TIMEOUT|TimeLimit"), r"job 7 failed \(timed out\);"),
+        (rows("7|CANCELLED|None"), r"job 7 failed \(cancelled\);"),
+        (COMPLETED, r"job 7 failed \(ended without a result\);"),
+    ],
+)
+def test_a_job_that_was_killed_says_how_it_ended(
+    job: Job, fake: FakeSlurm, state: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"echo 'srun: error: n1: task 1: Killed' >> {file(job, '7_0_log.err')}"
+    fake.answers("squeue", moment(RUNNING, prints(job, "one"), said), state)
+    with pytest.raises(UserError, match=words):
+        follow(handle_of(job), job, cancel=False)
+    assert "task 1: Killed" in capsys.readouterr().err
+
+
+def test_the_accounts_tell_the_end_of_a_forgotten_job(job: Job, fake: FakeSlurm) -> None:
+    fake.answers("squeue", moment(RUNNING, prints(job, "one")), error(FORGOTTEN))
+    fake.answers("sacct", rows("7|TIMEOUT"))
+    with pytest.raises(UserError, match="timed out"):
+        follow(handle_of(job), job, cancel=False)
+
+
+def test_an_error_of_an_earlier_incarnation_is_no_reason(
+    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.folder / "incarnations").mkdir()
+    for rank in (0, 1):
+        cloudpickle_dump(("error", TRACE), file(job, f"7_{rank}_result.pkl"))
+        os.utime(file(job, f"7_{rank}_result.pkl"), (1e9, 1e9))
+    begins = f"echo > {job.folder}/incarnations/0002.json"
+    fake.answers("squeue", moment(RUNNING, prints(job, "one"), begins), rows("7|TIMEOUT|TimeLimit"))
+    with pytest.raises(UserError, match="timed out"):
+        follow(handle_of(job), job, cancel=False)
+
+
+def test_a_job_that_wrote_nothing_is_asked_for_a_shared_folder(job: Job, fake: FakeSlurm) -> None:
+    fake.answers("squeue", RUNNING, FAILED)
+    with pytest.raises(UserError, match=r"7 failed: its node wrote nothing into .*all nodes"):
+        follow(handle_of(job), job, cancel=False)
+
+
+def test_a_job_that_was_cancelled_in_the_queue_is_not(job: Job, fake: FakeSlurm) -> None:
+    fake.answers("squeue", PENDING, rows("7|CANCELLED|None"))
+    with pytest.raises(UserError, match=r"job 7 failed \(cancelled\)"):
+        follow(handle_of(job), job, cancel=False)
+
+
+@pytest.mark.parametrize(
+    "state", ["7|PENDING|DependencyNeverSatisfied", "7|CANCELLED|DependencyNeverSatisfied", ""]
+)
+def test_a_job_whose_parent_failed_says_so(job: Job, fake: FakeSlurm, state: str) -> None:
+    Record("slurm", "7", 1, str(job.folder / "submitit" / "7"), "", after="6").write(job.folder)
+    fake.answers("squeue", rows("7|PENDING|Dependency"), rows(state) if state else error(FORGOTTEN))
+    fake.answers("sacct", rows("7|CANCELLED by 0"), rows("6|TIMEOUT"))
+    with pytest.raises(UserError, match="job 7 did not start, because job 6, which it waited for,"):
+        follow(handle_of(job), job, cancel=False)
+
+
+def test_without_accounting_a_forgotten_job_is_judged_by_its_result(
+    job: Job, fake: FakeSlurm
+) -> None:
+    fake.answers("squeue", RUNNING, moment(ends(job, 0, "success"), error(FORGOTTEN)))
+    assert follow(handle_of(job), job, cancel=False)
+
+
+def test_without_accounting_a_forgotten_finished_run_is_well(job: Job, fake: FakeSlurm) -> None:
+    runs.finish(job.folder, {})
+    fake.answers("squeue", error(FORGOTTEN))
+    assert follow(handle_of(job), job, cancel=False)
+
+
+def test_a_forgotten_job_is_followed_while_it_shows_life(
+    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers("squeue", moment(RUNNING, prints(job, "one")), error(FORGOTTEN))
+    lock = open(job.folder / runs.LOCK, "w")  # noqa: SIM115
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    threading.Timer(1.5, lock.close).start()
+    started = time.monotonic()
+    with pytest.raises(UserError, match="left no result, and Slurm no longer knows it"):
+        follow(handle_of(job), job, cancel=False)
+    assert 1.9 < time.monotonic() - started < 8
+
+
+def test_the_log_goes_on_while_slurm_is_away(
+    job: Job, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slurm, "TRIES", 2)
+    hangs = f"({prints(job, 'before')}; sleep 0.5; {prints(job, 'after')}) > /dev/null 2>&1\n"
+    fake.answers(
+        "squeue",
+        RUNNING,
+        moment(hangs, error(DOWN)),
+        error(DOWN),
+        moment(RUNNING, ends(job, 0, "success")),
+        COMPLETED,
+    )
+    seen: list[tuple[float, str]] = []
+    monkeypatch.setattr(
+        module.tqdm, "write", lambda text, file: seen.append((time.monotonic(), text))
+    )
+    assert follow(handle_of(job), job, cancel=False)
+    assert [text for _, text in seen] == [
+        "job 7: running",
+        "before",
+        "after",
+        "job 7: unknown (Slurm does not answer)",
+        "job 7: running",
+    ]
+    times = {text: at for at, text in seen}
+    assert times["after"] - times["before"] > 0.3  # it came when it was printed
+
+
+def test_ctrl_c_detaches_and_says_how_to_come_back(
+    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers("squeue", moment(RUNNING, prints(job, "one")))
+    fake.answers("scancel", "exit 0")
+    threading.Timer(0.5, _thread.interrupt_main).start()
+    assert not follow(handle_of(job), job, cancel=False)
+    out = capsys.readouterr().out
+    assert out.endswith(
+        "no longer watching; job 7 goes on. The same command with --wait follows it again; "
+        f"squeue -j 7 shows it, and its output is {file(job, '7_0_log.out')}\n"
+    )
+    assert "one" in out and not fake.calls("scancel")
+
+
+def test_a_job_that_another_process_submitted(
+    tmp_path: Path, job: Job, fake: FakeSlurm, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers("squeue", moment(RUNNING, prints(job, "one"), ends(job, 0, "success")), COMPLETED)
+    fake.answers("sacct", error("Slurm accounting storage is disabled"))
+    handle = handle_of(job)
+    assert (handle.job_id, handle.num_tasks) == ("7", 2)
+    assert follow(handle, job, cancel=False)
+    assert not fake.calls("sacct") and capfd.readouterr().err == ""
+
+
+def test_a_run_folder_that_was_moved_or_is_of_an_array(tmp_path: Path, job: Job) -> None:
+    record = Record.read(job.folder)
+    assert record is not None
+    moved = job.folder.rename(tmp_path / "moved")
+    assert attach(record, moved).paths.stdout == moved / "submitit" / "7" / "7_0_log.out"
+    member = Record("slurm", "9_3", 1, "/runs/arrays/a/%j", "")
+    assert str(attach(member, moved).paths.stdout) == "/runs/arrays/a/9_3/9_3_0_log.out"
+
+
+# On this machine: real jobs in real processes.
+
+
+@pytest.fixture
+def submit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Callable[[], Any], int], Any]]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    handles = []
+
+    def call(work: Callable[[], Any], tasks: int = 1) -> Any:
+        executor = submitit.AutoExecutor(tmp_path / "submitit" / "%j", cluster="local")
+        executor.update_parameters(tasks_per_node=tasks, timeout_min=1)
+        handles.append(executor.submit(work))
+        return handles[-1]
+
+    yield call
+    for handle in handles:
+        handle.cancel(check=False)
+
+
+def test_a_local_job_is_shown_line_by_line(
+    tmp_path: Path, submit: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        print("one\ntwo", flush=True)
+
+    assert follow(submit(work), job_in(tmp_path), cancel=True)
+    assert capsys.readouterr().out.splitlines() == ["one", "two"]
+
+
+def test_a_local_job_says_why_it_failed(tmp_path: Path, submit: Any) -> None:
+    def work() -> None:
+        raise UserError("the disk is full; make room.")
+
+    with pytest.raises(UserError, match=r"^the disk is full; make room\.$"):
+        follow(submit(work), job_in(tmp_path), cancel=True)
+
+
+def test_a_dead_process_of_a_local_job_ends_the_others(
+    tmp_path: Path, submit: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        if submitit.JobEnvironment().global_rank == 1:
+            raise ValueError("rank 1 is dead")
+        time.sleep(300)
+
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"job \d+ failed; its output is in .*the same command"):
+        follow(submit(work, 2), job_in(tmp_path), cancel=True)
+    assert time.monotonic() - started < 12
+    assert "rank 1 is dead" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_local_job(tmp_path: Path, submit: Any) -> None:
+    def work() -> None:
+        print("begun", flush=True)
+        time.sleep(300)
+
+    handle = submit(work)
+
+    def interrupt() -> None:
+        while "begun" not in (handle.stdout() or ""):
+            time.sleep(0.05)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        follow(handle, job_in(tmp_path), cancel=True)
+    until = time.monotonic() + 20
+    while not handle.done() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert handle.done()
