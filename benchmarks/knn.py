@@ -18,8 +18,8 @@ from torch import nn
 from common.backbones import build_resnet, read_backbone
 from common.distributed import World
 from common.errors import command
+from common.weights import Weights
 from pretrain.data import open_images
-from pretrain.evaluation.config import Weights
 from pretrain.evaluation.features import extract
 from pretrain.evaluation.knn import cross_validated
 from pretrain.evaluation.network import load_backbone

@@ -14,6 +14,11 @@ class UserError(Exception):
     """
 
 
+def option(field: str) -> str:
+    """The option of a dataclass's field, as it is typed: ``--batch-size`` of ``batch_size``."""
+    return f"--{field.replace('_', '-')}"
+
+
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
     """Make a console command of ``main``: its :class:`UserError` is a line on stderr, status 2."""
 

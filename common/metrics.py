@@ -1,6 +1,7 @@
 """``metrics.jsonl``: one JSON object per logged step, in order, with no step twice."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ def rewind(path: Path, key: str, before: int) -> None:
 
     Before step 0 there are only evaluations of the start, which belong to it: 0 drops all lines.
     """
-    rows = [row for row in read_lines(path) if before and row.get(key, -1) < before]
+    drop(path, lambda row: not before or row.get(key, -1) >= before)
+
+
+def drop(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the lines for which ``unwanted`` is true, and one that a kill cut short."""
+    rows = [row for row in read_lines(path) if not unwanted(row)]
     with atomic_write(path, "w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 

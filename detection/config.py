@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from detectron2.engine import DefaultTrainer
 
 from common.errors import UserError
 from common.runs import short_hash
+from common.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -19,25 +20,6 @@ LOW_LR = 0.1  # a --lr below this share of the config's own is marked
 
 # Keys that a run folder, a seed or a sweep depends on have one way in, the option.
 _OPTIONS = {"MODEL.WEIGHTS": "--weights", "OUTPUT_DIR": "--output-dir", "SEED": "--seed"}
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where a detector's backbone starts from.
-
-    Attributes:
-        path: Detectron2 weights; "" for a random initialisation.
-        sha256: of the file that the user named; "" for a random initialisation.
-        method: pre-training method, for the results table.
-        norm: norm of the pre-training.
-        epochs: epochs of the pre-training; None where unknown.
-    """
-
-    path: str = ""
-    sha256: str = ""
-    method: str = "random"
-    norm: str = ""
-    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,7 @@ class TransferConfig:
     """
 
     config: str
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
     lr: float | None = None
     seed: int = 0
     overrides: tuple[str, ...] = ()

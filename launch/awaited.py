@@ -14,15 +14,14 @@ from common import runs
 from common.distributed import is_main_process
 from common.errors import UserError
 from common.files import write_json
+from common.weights import Weights
 from launch import slurm
 from launch.cluster import resolve_cluster
-from launch.jobs import Job
+from launch.jobs import STARTED, Job
 from launch.records import Record
 from launch.resources import Resources
 from pretrain import methods
 from pretrain.checkpoint import FILE
-
-STARTED = "started.json"
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,21 @@ class Pretraining:
         """What it leaves."""
         return self.folder / FILE
 
-    @property
-    def method(self) -> str:
-        """Its method, as the results tables name it."""
-        return methods.find(self.config["method"]).title
+    def weights(self, label: str | None) -> Weights:
+        """What others know of its weights before they are there; a placeholder is the SHA-256.
 
-    @property
-    def placeholder(self) -> str:
-        """Stands for the weights' SHA-256 in names until that is known."""
-        return runs.short_hash(str(self.folder))
+        Args:
+            label: ``--label``, which overrides the method's own name.
+        """
+        known = self.config
+        return Weights(
+            known["backbone"],
+            "",
+            runs.short_hash(str(self.folder)),
+            label or methods.find(known["method"]).title,
+            known["norm"],
+            known["epochs"],
+        )
 
 
 def find_pretraining(wanted: str) -> Pretraining | None:

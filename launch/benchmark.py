@@ -165,9 +165,9 @@ def run(arguments: list[str] | None = None) -> None:
     evaluation = plan_evaluation(options)
     if options.dry_run:
         return
-    transfer.submit(members, options.run, options.resources)
+    transfer.submit(members, options.run, options.resources, skip_live=True)
     if evaluation:
-        classify.submit(evaluation, options.run, options.resources)
+        classify.submit(evaluation, options.run, options.resources, skip_live=True)
 
 
 def plan_evaluation(options: Command) -> classify.Planned | None:

@@ -8,6 +8,7 @@ from typing import Any
 from common.backbones import ARCHITECTURES
 from common.distributed import check_divides
 from common.errors import UserError
+from common.weights import Weights
 from launch.awaited import Pretraining, check_waits, find_pretraining, start_awaited
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
 from launch.cluster import device, processes
@@ -15,7 +16,7 @@ from launch.jobs import AWAITING, Job
 from launch.options import Resources, RunOptions
 from launch.submit import launch
 from pretrain.evaluation.classifier import classify
-from pretrain.evaluation.config import LinearConfig, SemiConfig, Weights
+from pretrain.evaluation.config import LinearConfig, SemiConfig
 from pretrain.evaluation.splits import open_splits
 
 RANDOM_BACKBONE = "resnet50"
@@ -60,7 +61,8 @@ class WeightOptions:
             how = " (the newest finished pre-training run)"
         run = find_pretraining(wanted)
         if run is not None and run.job_id:
-            return self._await(run)
+            line = f"weights: what {run.folder} will leave, after job {run.job_id}"
+            return run.weights(self.label), line, run
         if run is not None:
             wanted = str(run.checkpoint)
         if wanted.endswith(".pkl"):
@@ -85,18 +87,6 @@ class WeightOptions:
         )
         line = f"weights: {wanted}{how}, sha256 {found.sha256[:8]}, {found.description}"
         return weights, line, None
-
-    def _await(self, run: Pretraining) -> tuple[Weights, str, Pretraining]:
-        known = run.config
-        weights = Weights(
-            known["backbone"],
-            "",
-            run.placeholder,
-            self.label or run.method,
-            known["norm"],
-            known["epochs"],
-        )
-        return weights, f"weights: what {run.folder} will leave, after job {run.job_id}", run
 
 
 @dataclass(frozen=True)
@@ -180,9 +170,19 @@ def start(
     return submit(plan(protocol, source, run, resources), run, resources)
 
 
-def submit(planned: Planned, run: RunOptions, resources: Resources) -> Path:
-    """Submit or run the job of :func:`plan`, and return its run folder."""
+def submit(
+    planned: Planned, run: RunOptions, resources: Resources, skip_live: bool | None = None
+) -> Path:
+    """Submit or run the job of :func:`plan`, and return its run folder.
+
+    Args:
+        planned: the run.
+        run: its folder.
+        resources: its own.
+        skip_live: as for :func:`launch.submit.launch`.
+    """
     check_waits(planned.after, resources)
     print(planned.lines, flush=True)
-    launch([planned.job], resources, run.fresh, planned.after)
+    skip_live = bool(planned.after) or skip_live
+    launch([planned.job], resources, run.fresh, planned.after, skip_live)
     return planned.job.folder

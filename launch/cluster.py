@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from common.errors import UserError
-from launch.resources import Resources, option, problem, sbatch_options
+from common.errors import UserError, option
+from launch.resources import Resources, problem, sbatch_options
 
 SLURM_GPUS = 8
 ANSWER_S = 10  # for one question to Slurm's controller

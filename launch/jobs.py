@@ -15,6 +15,7 @@ from launch import tables
 from launch.records import Record
 
 AWAITING = "awaiting"  # the kind of runs that wait for another
+STARTED = "started.json"  # in such a run: what it became
 FIRST_PORT, PORTS = 20000, 40000  # of submitit's choice
 
 

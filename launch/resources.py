@@ -87,11 +87,6 @@ class Resources:
     wait: bool = False
 
 
-def option(name: str) -> str:
-    """The option of a field, as it is typed."""
-    return f"--{name.replace('_', '-')}"
-
-
 def problem(name: str, value: object) -> str:
     """What is wrong with a field's value, if it is a number that cannot be; else ""."""
     if name == "mem_gb" and isinstance(value, int | float) and not 0 < value < float("inf"):

@@ -6,6 +6,8 @@ import re
 import socket
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common import runs
@@ -33,20 +35,9 @@ def check_shared(output_dir: Path, resources: Resources) -> None:
     if facts is None or _remembered(facts).exists() or not _has_room(resources):
         return
     print(f"asking a node of Slurm whether it sees {output_dir}", flush=True)
-    folder = output_dir / "runs"
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    token, text = folder / f".probe-{uuid.uuid4().hex}", uuid.uuid4().hex
-    try:
-        with atomic_write(token, "w") as file:
-            file.write(text)
+    text = uuid.uuid4().hex
+    with _token(output_dir / "runs", text) as token:
         node, seen = _ask(token, resources)
-    except OSError as error:
-        raise runs.unwritable(folder, error) from error
-    finally:
-        token.unlink(missing_ok=True)
-        for path in made:
-            if path.exists() and not any(path.iterdir()):
-                path.rmdir()
     if not node:
         return
     if seen != text:
@@ -54,10 +45,28 @@ def check_shared(output_dir: Path, resources: Resources) -> None:
             f"the compute node {node} does not see {output_dir}; choose an --output-dir on a file "
             "system that all nodes share."
         )
-    try:
+    with suppress(OSError):  # then it is asked again
         write_json(_remembered(facts), facts)
-    except OSError:  # then it is asked again
-        return
+
+
+@contextmanager
+def _token(folder: Path, text: str) -> Iterator[Path]:
+    """A file in ``folder`` within the block; folders that were made for it go, too."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    token = folder / f".probe-{text}"
+    try:
+        try:
+            with atomic_write(token, "w") as file:
+                file.write(text)
+        except OSError as error:
+            raise runs.unwritable(folder, error) from error
+        yield token
+    finally:
+        with suppress(OSError):
+            token.unlink()
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def _facts(output_dir: Path, resources: Resources) -> dict[str, str] | None:

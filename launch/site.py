@@ -20,9 +20,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from common.errors import UserError
+from common.errors import UserError, option
 from launch.cluster import resolve_cluster
-from launch.resources import Resources, option, problem, sbatch_options
+from launch.resources import Resources, problem, sbatch_options
 
 Command = TypeVar("Command")
 

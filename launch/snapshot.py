@@ -27,7 +27,7 @@ OTHERS = ("LICENSE", "pyproject.toml")
 ENDINGS = (".csv", ".json", ".py", ".txt", ".yaml", ".yml")  # of what git does not know
 USERS = "submissions"  # in a snapshot: an empty file for each submission
 SUBMITTED = "submitted"  # in a run folder: its YAML as it was then
-TRIES, PAUSE_S = 20, 0.1
+TRIES, PAUSE_S = 100, 0.1
 
 
 @contextmanager
@@ -79,13 +79,13 @@ def _mark(snapshots: Path, root: Path) -> Path:
         digest.update(f"{path}\0{len(data)}\0".encode() + data)
     folder = snapshots / f"{commit.rstrip('+') or 'no-commit'}-{digest.hexdigest()[:8]}"
     for _ in range(TRIES):
-        if not folder.exists():
-            _write(folder, files)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # a submission that was refused is deleting it
+            if not folder.exists():
+                _write(folder, files)
             mark = folder / USERS / uuid.uuid4().hex
             mark.touch()
             return mark
-        time.sleep(PAUSE_S)  # a submission that was refused is deleting it
+        time.sleep(PAUSE_S)
     raise UserError(f"{folder} is not whole; delete it.")
 
 

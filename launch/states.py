@@ -10,10 +10,11 @@ from typing import Any
 
 from common import incarnations, runs
 from launch import slurm, tables
+from launch.jobs import AWAITING, STARTED
 from launch.records import RECORD, Record
 from launch.slurm import State
 
-KINDS = ("pretrain", *(table.kind for table in tables.TABLES))
+KINDS = ("pretrain", *(table.kind for table in tables.TABLES), AWAITING)
 TAIL_BYTES = 2**16  # of metrics.jsonl: more than its last line
 NEVER = "DependencyNeverSatisfied"
 WORDS = {
@@ -76,6 +77,8 @@ def unfinished(output_dir: Path) -> list[Unfinished]:
 
 
 def _is_run(folder: Path) -> bool:
+    if (folder / STARTED).exists():  # what waited has a run folder of its own now
+        return False
     marks = (RECORD, runs.IDENTITY, runs.LOCK, "submitit")
     return any((folder / mark).exists() for mark in marks)
 

@@ -85,6 +85,8 @@ def _live(jobs: Sequence[Job]) -> dict[Path, tuple[Record, slurm.State]]:
     records = {job.folder: record for job in jobs if (record := Record.read(job.folder))}
     records = {folder: record for folder, record in records.items() if record.cluster == "slurm"}
     known = slurm.states(record.job_id for record in records.values())
+    if any(state.reason == slurm.NO_ANSWER for state in known.values()):
+        raise UserError("Slurm does not answer; try again when its controller is back.")
     found = {folder: (record, known[record.job_id]) for folder, record in records.items()}
     return {folder: pair for folder, pair in found.items() if pair[1].live}
 

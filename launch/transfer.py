@@ -36,7 +36,11 @@ OVERRIDE_KEY = re.compile(
 )
 
 CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"
-NAMES = ("--config", "--weights", "--label", "--name", "--output-dir", "--partition")
+# Options whose values may look like a key.
+NAMES = (
+    *("--config", "--weights", "--label", "--name", "--output-dir", "--partition", "--account"),
+    *("--qos", "--constraint", "--exclude", "--comment"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,19 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
     return submit(plan(options, overrides), options.run, options.resources)
 
 
-def submit(members: Sequence[Member], run: RunOptions, resources: Resources) -> list[Path]:
+def submit(
+    members: Sequence[Member],
+    run: RunOptions,
+    resources: Resources,
+    skip_live: bool | None = None,
+) -> list[Path]:
     """Convert the weights of runs that were checked, submit or run the jobs; their folders.
+
+    Args:
+        members: the runs.
+        run: their folders.
+        resources: of each.
+        skip_live: as for :func:`launch.submit.launch`.
 
     Raises:
         UserError: if a folder holds another run, or a job could not be submitted, or failed.
@@ -115,7 +130,7 @@ def submit(members: Sequence[Member], run: RunOptions, resources: Resources) -> 
         waiting.setdefault(awaited.job_id if awaited else "", {})[job.folder] = job
     for after, jobs in waiting.items():
         check_waits(after, resources)
-        launch(list(jobs.values()), resources, run.fresh, after, skip_live=bool(after) or None)
+        launch(list(jobs.values()), resources, run.fresh, after, skip_live=bool(after) or skip_live)
     return [folder for jobs in waiting.values() for folder in jobs]
 
 

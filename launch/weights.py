@@ -10,8 +10,9 @@ from filelock import FileLock
 from common import backbones
 from common.errors import UserError
 from common.files import sha256
+from common.weights import Weights
 from detection import convert
-from detection.config import PLACEHOLDER, Weights, read_config
+from detection.config import PLACEHOLDER, read_config
 from detection.pickles import read_architecture
 from launch.awaited import Pretraining, find_pretraining
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
@@ -29,7 +30,6 @@ class Source:
     Attributes:
         weights: what the job is told.
         description: one line for the user.
-        architecture: torchvision's name of the ResNet, "" where that is not known.
         backbone: what is to be converted; None for files in Detectron2's own format, which are
             used as they are, and for a random initialisation.
         awaited: the pre-training run that has yet to leave them.
@@ -37,7 +37,6 @@ class Source:
 
     weights: Weights
     description: str
-    architecture: str = ""
     backbone: backbones.Backbone | None = None
     awaited: Pretraining | None = None
 
@@ -57,11 +56,12 @@ class Source:
         Raises:
             UserError: naming the key that disagrees.
         """
-        if not self.architecture:
+        architecture = self.weights.architecture
+        if not architecture:
             return
         model, resnet = cfg.MODEL, cfg.MODEL.RESNETS
         wanted = (
-            ("MODEL.RESNETS.DEPTH", resnet.DEPTH, backbones.depth_of(self.architecture)),
+            ("MODEL.RESNETS.DEPTH", resnet.DEPTH, backbones.depth_of(architecture)),
             ("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB"),
             ("MODEL.PIXEL_MEAN", list(model.PIXEL_MEAN), list(PIXEL_MEAN)),
             ("MODEL.PIXEL_STD", list(model.PIXEL_STD), list(PIXEL_STD)),
@@ -71,7 +71,7 @@ class Source:
             if value != right:
                 raise UserError(
                     f"{key} is {value} in the config, but these weights "
-                    f"({self.architecture}) need {right}; choose a config that has it, or other "
+                    f"({architecture}) need {right}; choose a config that has it, or other "
                     "weights."
                 )
         if "BN" not in resnet.NORM:
@@ -91,7 +91,7 @@ def find_detector(wanted: str | None, label: str | None) -> Source:
         raise UserError("--eval-only needs --weights DETECTOR, such as a run's model_final.pth.")
     path = _local(str(wanted))
     digest = sha256(path)
-    weights = Weights(str(path), digest, label or path.parent.name)
+    weights = Weights("", str(path), digest, label or path.parent.name)
     return Source(weights, f"weights: {wanted}, sha256 {digest[:8]}, a trained detector")
 
 
@@ -126,11 +126,12 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         digest = sha256(path)
         note = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, Detectron2's format"
         supervised = "supervised" if wanted.startswith(SUPERVISED) else path.stem
-        weights = Weights(str(path), digest, label or supervised)
-        return Source(weights, f"{note}, used as it is", read_architecture(path))
+        weights = Weights(read_architecture(path), str(path), digest, label or supervised)
+        return Source(weights, f"{note}, used as it is")
     found = read_checkpoint(wanted, path, label)
     backbone, digest = found.backbone, found.sha256
     weights = Weights(
+        backbone.architecture,
         str((output_dir / "runs" / "weights" / f"{digest[:16]}.pkl").resolve()),
         digest,
         found.method,
@@ -140,17 +141,14 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
     return Source(
         weights,
         f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {found.description}",
-        backbone.architecture,
         backbone,
     )
 
 
 def await_weights(run: Pretraining, label: str | None) -> Source:
     """What a pre-training run that is not finished will leave."""
-    known = run.config
-    weights = Weights("", run.placeholder, label or run.method, known["norm"], known["epochs"])
     line = f"weights: what {run.folder} will leave, after job {run.job_id}"
-    return Source(weights, line, known["backbone"], awaited=run)
+    return Source(run.weights(label), line, awaited=run)
 
 
 def _local(wanted: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from common.backbones import ARCHITECTURES
-from common.errors import UserError
+from common.errors import UserError, option
 from common.runs import short_hash
 from pretrain import methods
 from pretrain.data import DEMO
@@ -27,10 +27,6 @@ _COUNTS = (
 )
 _HOW = {"identity": False}  # how a run is computed or watched, not which run it is
 _OF_SOME = {"of_some_methods": True}
-
-
-def _option(field_name: str) -> str:
-    return "--" + field_name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ class PretrainConfig:
             )
         for name in _of_some_methods():
             if name not in method.defaults and getattr(self, name) is not None:
-                raise UserError(f"--method {method.name} has no {_option(name)}; leave it out.")
+                raise UserError(f"--method {method.name} has no {option(name)}; leave it out.")
 
     def _check_values(self) -> None:
         at_least: dict[str, float] = dict.fromkeys(_COUNTS, 1)
@@ -161,15 +157,15 @@ class PretrainConfig:
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
-                raise UserError(f"{_option(name)} {value}: must be at least {least}.")
+                raise UserError(f"{option(name)} {value}: must be at least {least}.")
         for name in ("lr", "scale", "temperature", "checkpoint_min"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{_option(name)} {value}: must be more than 0.")
+                raise UserError(f"{option(name)} {value}: must be more than 0.")
         for name in ("base_momentum", "loss_weight"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{_option(name)} {value}: must be between 0 and 1.")
+                raise UserError(f"{option(name)} {value}: must be between 0 and 1.")
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs:g} must be fewer than --epochs {self.epochs}."

@@ -20,6 +20,7 @@ class Progress:
         seconds: time spent, over all the times that the run was started.
         unreadable: images that could not be read, up to the last whole epoch.
         best_knn: the best kNN accuracy so far, in percent.
+        evaluated: whole epochs before the last kNN accuracy; -1 before there is one.
     """
 
     step: int = 0
@@ -27,6 +28,7 @@ class Progress:
     seconds: float = 0.0
     unreadable: int = 0
     best_knn: float = 0.0
+    evaluated: int = -1
 
 
 class Totals:

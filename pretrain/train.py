@@ -18,18 +18,28 @@ from common.distributed import World
 from common.errors import UserError
 from common.files import point
 from common.logs import keep_bar_below
+from common.metrics import drop
 from common.provenance import device_name, git_commit, versions
 from common.running import Run, running
 from pretrain import checkpoint, methods
 from pretrain.augment import RandomViews
 from pretrain.config import ResolvedConfig
-from pretrain.data import DEMO, StepBatches, check_enough, open_images, open_validation
+from pretrain.data import (
+    DEMO,
+    StepBatches,
+    check_enough,
+    open_images,
+    open_validation,
+    warn_of_skipped,
+)
 from pretrain.evaluation.knn import KnnMonitor
 from pretrain.learner import Learner
 from pretrain.progress import Progress, Totals, of_all_processes
 from pretrain.report import Reporter
 from pretrain.schedules import learning_rate
 from pretrain.selfsupervised import embedding_std
+
+KNN = "knn20_top1"
 
 log = logging.getLogger("pretrain")
 
@@ -112,9 +122,13 @@ class Training:
         """Train to the last step; the final metrics."""
         first, batches, config = self.progress.step, self.batches, self.config
         self._announce()
+        pending = first % batches.steps_per_epoch == 0  # an evaluation that was not finished
+        pending &= self.progress.evaluated < first // batches.steps_per_epoch
+        if pending and self.world.is_main:
+            drop(self.folder / "metrics.jsonl", lambda r: KNN in r and r["step"] == first - 1)
         reporter = Reporter(self.folder, first, batches.total_steps, config.batch_size, self.world)
-        if first == 0:
-            self._evaluate(reporter, -1)
+        if pending:
+            self._evaluate(reporter, first - 1)
         workers = min(config.workers, distributed.cpus_per_process(self.world))
         views = RandomViews(self.method.views(config.image_size), config.seed)
         pin = self.world.device.type == "cuda"
@@ -124,7 +138,7 @@ class Training:
         with keep_bar_below():
             for step, batch in enumerate(bar, start=first):
                 loss, row = self.step(step, *batch.views)
-                _warn_of_skipped(batch.skipped)
+                warn_of_skipped(batch.skipped)
                 self.totals.add(step, loss, len(batch.skipped))
                 ends = (step + 1) % batches.steps_per_epoch == 0
                 due = self.notice.says_save()
@@ -135,6 +149,8 @@ class Training:
                 if ends or due:
                     self._save(step + 1)
                     self.notice.saved()
+                if ends:
+                    self._evaluate(reporter, step)
         reporter.close()
         return self._finish()
 
@@ -188,16 +204,19 @@ class Training:
         self.progress.loss = loss / self.world.size / self.batches.steps_per_epoch
         self.progress.unreadable += skipped
         reporter.evaluated({"step": step, "epoch": epoch, "epoch_loss": self.progress.loss})
-        self._evaluate(reporter, step)
 
     def _evaluate(self, reporter: Reporter, step: int) -> None:
-        """kNN accuracy after ``step``, or before the first step if it is -1."""
+        """kNN accuracy after ``step``, which is saved, or before the first step if it is -1."""
         done = (step + 1) // self.batches.steps_per_epoch
         every = self.config.knn_every
         if self.knn and (done % every == 0 or done == self.config.epochs):
-            found = self.knn(self.model.backbone(), self.learner.dtype)
-            self.progress.best_knn = max(self.progress.best_knn, found["knn20_top1"])
+            with self.notice.at_once():
+                found = self.knn(self.model.backbone(), self.learner.dtype)
+            self.progress.best_knn = max(self.progress.best_knn, found[KNN])
+            self.progress.evaluated = done
             reporter.evaluated({"step": step, "epoch": done - 1, **found})
+            if done:
+                self._save(step + 1)
         reporter.pause()
 
     def _save(self, steps: int) -> None:
@@ -274,8 +293,3 @@ def _knn_monitor(config: ResolvedConfig, world: World, memory: Any) -> KnnMonito
     return KnnMonitor(
         memory, queries, config.image_size, config.workers, world, config.knn_images, config.seed
     )
-
-
-def _warn_of_skipped(names: list[str]) -> None:
-    for name in names:
-        log.warning("skipped an unreadable image: %s", name)

@@ -1,5 +1,6 @@
 """From image files to batches: decoding, what becomes of unreadable images, data loaders."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.errors import UserError
 from pretrain.data.source import Batch, Transform
+
+log = logging.getLogger(__name__)
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is cut short, of another kind, or absurdly large."""
@@ -42,6 +45,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.tensor([label for _, label in whole], dtype=torch.int64),
         [name for _, _, skipped in samples for name in skipped],
     )
+
+
+def warn_of_skipped(names: list[str]) -> int:
+    """Warn by name of every image that could not be read; how many there were."""
+    for name in names:
+        log.warning("skipped an unreadable image: %s", name)
+    return len(names)
 
 
 class Batches:

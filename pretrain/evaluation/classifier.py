@@ -21,11 +21,10 @@ from common.logs import keep_bar_below
 from common.provenance import device_name, git_commit, versions
 from common.running import Run, running
 from pretrain.augment import RandomViews, crop_and_flip
-from pretrain.data import Batch, StepBatches
+from pretrain.data import Batch, StepBatches, warn_of_skipped
 from pretrain.evaluation import cache, checkpoint
 from pretrain.evaluation.accuracy import Accuracy
 from pretrain.evaluation.config import ClassifierConfig
-from pretrain.evaluation.features import warn_of_skipped
 from pretrain.evaluation.network import Classifier, feature_dim, fingerprint, load_backbone
 from pretrain.evaluation.outcome import final_metrics
 from pretrain.evaluation.protocols import MOMENTUM, decay

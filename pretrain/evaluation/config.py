@@ -8,35 +8,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from common.errors import UserError
+from common.errors import UserError, option
 from common.files import sha256
 from common.runs import short_hash
+from common.weights import Weights
 from pretrain.data import DEMO
 from pretrain.data.locate import locate
 from pretrain.evaluation.protocols import LINEAR, SEMI
 
 _HOW = {"identity": False}  # how a run is computed, not which run it is
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What the backbone starts from.
-
-    Attributes:
-        architecture: torchvision's name of the ResNet.
-        path: a checkpoint that :func:`common.backbones.read_backbone` reads; "" for random weights.
-        sha256: of that file; "" for random weights.
-        method: pre-training method, for the results table.
-        norm: norm of the pre-training.
-        epochs: epochs of the pre-training; None where unknown.
-    """
-
-    architecture: str
-    path: str = ""
-    sha256: str = ""
-    method: str = "random"
-    norm: str = ""
-    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,10 +174,10 @@ class ClassifierConfig(EvaluationConfig):
         for name in (*counts, "workers", "seed", "weight_decay"):
             value, least = getattr(self, name), int(name in counts)
             if not least <= value < math.inf:
-                raise UserError(f"{_option(name)} {value}: must be at least {least}.")
+                raise UserError(f"{option(name)} {value}: must be at least {least}.")
         for name, rate in self.rates.items():
             if not 0 < rate < math.inf:
-                raise UserError(f"{_option(name)} {rate}: must be more than 0.")
+                raise UserError(f"{option(name)} {rate}: must be more than 0.")
 
     def identity(self) -> dict[str, Any]:
         """What makes it this run and not another; weights and lists by what is in them."""
@@ -228,10 +208,6 @@ class ClassifierConfig(EvaluationConfig):
             f"{self.weights.architecture}-{self.weights.sha256[:8] or 'random'}{share}"
             f"-e{self.epochs}-lr{lr}-b{self.batch_size}-s{self.seed}-{short_hash(chosen)}"
         )
-
-
-def _option(field_name: str) -> str:
-    return "--" + field_name.replace("_", "-")
 
 
 def _scaled(lr: float | None, published: float, batch_size: int) -> float:

@@ -1,6 +1,5 @@
 """Features of images: a frozen network over the processes' shares of a split."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +10,8 @@ from torch import Tensor, nn
 from common import distributed
 from common.distributed import World
 from pretrain.augment import centre_crop
-from pretrain.data import ImageSource
+from pretrain.data import ImageSource, warn_of_skipped
 from pretrain.evaluation.ranks import add_up, gather_rows
-
-log = logging.getLogger("pretrain.evaluation")
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,3 @@ def extract(
             labels.append(batch.labels)
     whole = torch.cat(vectors) if vectors else torch.empty(0, 0, device=device)
     return Features(whole, torch.cat(labels).to(device), skipped)
-
-
-def warn_of_skipped(names: list[str]) -> int:
-    """Warn by name of every image that could not be read; how many there were."""
-    for name in names:
-        log.warning("skipped an unreadable image: %s", name)
-    return len(names)

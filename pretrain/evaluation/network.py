@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.backbones import build_resnet, read_backbone
 from common.errors import UserError
 from common.files import sha256
-from pretrain.evaluation.config import Weights
+from common.weights import Weights
 
 
 class Classifier(nn.Module):

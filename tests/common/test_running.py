@@ -27,6 +27,14 @@ with running(Path(sys.argv[1]), {}, "cpu") as run:
 """
 
 
+def assert_refused(folder: Path) -> None:
+    with (
+        pytest.raises(UserError, match="in use by a job that is running"),
+        running(folder, {}, "cpu"),
+    ):
+        pass
+
+
 @pytest.fixture
 def first_copy(tmp_path: Path) -> Any:
     """Starts a job of another process in ``tmp_path / "run"``, which goes on until it is ended."""
@@ -54,14 +62,10 @@ def test_a_folder_that_a_job_holds_is_refused(
     tmp_path: Path, first_copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_copy(SLURM_JOB_ID="7")
-    with pytest.raises(UserError, match="in use by a job that is running"):
-        with running(tmp_path / "run", {}, "cpu"):
-            pass
+    assert_refused(tmp_path / "run")
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
-    with pytest.raises(UserError, match="in use by a job that is running"):
-        with running(tmp_path / "run", {}, "cpu"):
-            pass
+    assert_refused(tmp_path / "run")
     assert incarnations.count(tmp_path / "run") == 1
 
 
@@ -82,9 +86,7 @@ def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
 
 
 def _refused_everywhere(world: World, folder: Path) -> None:
-    with pytest.raises(UserError, match="in use by a job that is running"):
-        with running(folder, {}, "cpu"):
-            pass
+    assert_refused(folder)
 
 
 def test_all_processes_are_refused_together(tmp_path: Path, first_copy: Callable[..., Any]) -> None:

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from detection.config import TransferConfig, Weights, read_config
+from common.weights import Weights
+from detection.config import TransferConfig, read_config
 from tests.detection.helpers import CONFIGS
 
 FPN = str(CONFIGS / "coco_R_50_FPN_1x_infomin.yaml")
-LEWEL = Weights("R-50.pkl", sha256="0123456789abcdef", method="LEWEL_B", norm="eman", epochs=200)
+LEWEL = Weights(
+    "resnet50", "R-50.pkl", sha256="0123456789abcdef", method="LEWEL_B", norm="eman", epochs=200
+)
 
 
 def job(*overrides: str, lr: float | None = None, seed: int = 0) -> TransferConfig:
@@ -98,7 +101,7 @@ def test_a_run_name_says_what_it_is() -> None:
 jobs = st.builds(
     TransferConfig,
     config=st.sampled_from([FPN, str(CONFIGS / "coco_R_50_C4_1x_infomin.yaml")]),
-    weights=st.sampled_from([Weights(), LEWEL, Weights("b.pkl", sha256="fedcba9876543210")]),
+    weights=st.sampled_from([Weights(), LEWEL, Weights("", "b.pkl", sha256="fedcba9876543210")]),
     lr=st.sampled_from([None, 0.01, 2e-4]),
     seed=st.integers(0, 2),
     overrides=st.lists(

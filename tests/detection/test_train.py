@@ -14,8 +14,9 @@ from detectron2.engine import hooks
 from common.distributed import World
 from common.errors import UserError
 from common.metrics import read_lines
+from common.weights import Weights
 from detection import inspection, train
-from detection.config import TransferConfig, Weights
+from detection.config import TransferConfig
 from detection.convert import convert
 from detection.train import transfer
 from tests.alone import Ended, told_after
@@ -49,7 +50,7 @@ def r18(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state("resnet18").items()}
     save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
     convert(folder / "in.pth", folder / "R-18.pkl")
-    return Weights(str(folder / "R-18.pkl"), "12" * 32, "LEWEL_B", "eman", 200)
+    return Weights("resnet18", str(folder / "R-18.pkl"), "12" * 32, "LEWEL_B", "eman", 200)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,8 @@ def test_a_trained_detector_evaluated_again_has_the_same_scores(
 ) -> None:
     trained = json.loads((finished / "metrics.json").read_text())
     again = transfer(
-        tiny(weights=Weights(str(finished / "model_final.pth")), eval_only=True), tmp_path
+        tiny(weights=Weights("resnet18", str(finished / "model_final.pth")), eval_only=True),
+        tmp_path,
     )
     scores = [name for name in trained if name.startswith(("box_", "mask_"))]
     assert scores and {k: again[k] for k in scores} == {k: trained[k] for k in scores}

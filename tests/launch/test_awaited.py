@@ -13,10 +13,10 @@ import launch.transfer
 from common import runs
 from common.errors import UserError
 from common.files import sha256, write_json
-from launch import awaited, slurm
+from launch import slurm
 from launch.awaited import find_pretraining, start_awaited
 from launch.classify import WeightOptions
-from launch.jobs import Job, followers
+from launch.jobs import STARTED, Job, followers
 from launch.options import Resources, RunOptions
 from launch.records import Record
 from launch.slurm import State
@@ -71,7 +71,7 @@ def test_a_transfer_waits_in_a_folder_of_its_own_and_becomes_the_run_that_it_wou
     assert Path(expected.config.weights.path).is_file()  # converted
     record = Record.read(expected.folder)
     assert record is not None and record.job_id == "13_1"
-    assert json.loads((job.folder / awaited.STARTED).read_text()) == {"run": str(expected.folder)}
+    assert json.loads((job.folder / STARTED).read_text()) == {"run": str(expected.folder)}
 
 
 def test_a_linear_evaluation_waits_too(

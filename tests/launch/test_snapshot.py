@@ -184,7 +184,7 @@ def test_a_copied_config_is_the_same_run(path: Path, tmp_path: Path) -> None:
 
 
 def test_edits_of_a_config_and_its_bases_change_nothing(tmp_path: Path) -> None:
-    text = 'SOLVER: {BASE_LR: 1e-3, STEPS: (3, 4), WEIGHT_DECAY: 0.1}\nOUTPUT_DIR: "no"\n'
+    text = 'SOLVER:\n  BASE_LR: 1e-3\n  STEPS: (3, 4)\n  WEIGHT_DECAY: 0.1\nOUTPUT_DIR: "no"\n'
     (tmp_path / "base.yaml").write_text(text)
     mine = tmp_path / "mine.yaml"
     mine.write_text(f'_BASE_: ["base.yaml", "{CONFIGS}/Base-Schedule-1x.yaml"]\nSEED: 3\n')

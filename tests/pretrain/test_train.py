@@ -200,6 +200,39 @@ def test_the_knn_monitor_before_between_and_after(tmp_path: Path, demo_root: Pat
     assert all(row["knn20_low"] <= row["knn20_top1"] <= row["knn20_high"] for row in rows)
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_an_evaluation_that_was_cut_is_done_again(
+    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    config = small(data="demo", knn_every=1, knn_images=30, batch_size=60)
+    pretrain(config, tmp_path / "whole")
+    evaluate, save, done = Training._evaluate, Training._save, [0]
+
+    def cut(training: Training, *words: Any) -> None:
+        done[0] += 1
+        if done[0] == 2 and not written:
+            raise Killed
+        evaluate(training, *words)
+
+    def cut_save(training: Training, *words: Any) -> None:
+        if done[0] == 2 and written:
+            raise Killed
+        save(training, *words)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Training, "_evaluate", cut)
+        patch.setattr(Training, "_save", cut_save)
+        pretrain(config, tmp_path / "cut")
+    metrics = pretrain(config, tmp_path / "cut")
+    rows = [
+        [row for row in read_lines(tmp_path / name / "metrics.jsonl") if "knn20_top1" in row]
+        for name in ("cut", "whole")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+    assert metrics["best_knn"] == max(row["knn20_top1"] for row in rows[0])
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, few_images: Path) -> None:
     pretrain(small(epochs=1, data=str(few_images)), tmp_path)
     with pytest.raises(UserError, match=r"holds another run: lr \(0\.5 there, 0\.25 now\)"):

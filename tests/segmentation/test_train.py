@@ -12,8 +12,9 @@ import torch
 from common.distributed import World
 from common.errors import UserError
 from common.metrics import read_lines
+from common.weights import Weights
 from detection import train as detection_train
-from detection.config import TransferConfig, Weights
+from detection.config import TransferConfig
 from detection.convert import convert
 from segmentation.datasets import CLASSES
 from segmentation.train import transfer
@@ -44,7 +45,9 @@ def converted(folder: Path, architecture: str) -> Weights:
     state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state(architecture).items()}
     save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
     convert(folder / "in.pth", folder / f"{architecture}.pkl")
-    return Weights(str(folder / f"{architecture}.pkl"), "12" * 32, "LEWEL_B", "eman", 200)
+    return Weights(
+        "resnet18", str(folder / f"{architecture}.pkl"), "12" * 32, "LEWEL_B", "eman", 200
+    )
 
 
 def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:

@@ -85,6 +85,12 @@ class Cluster:
         nodes = self.shown(job).get("NodeList", "")
         return self.run("scontrol", "show", "hostnames", nodes).split()[0]
 
+    def cancel_all(self) -> None:
+        """End all jobs that there are."""
+        jobs = set(self.call("squeue", "-h", "-o", "%A").stdout.split())
+        if jobs:
+            self.call("scancel", *jobs)
+
     def end_daemon(self, daemon: str) -> None:
         """SIGTERM a daemon, and wait until it is gone; ``tool("start")`` brings it back."""
         pid = int(self.tool("pid", daemon))
@@ -105,25 +111,19 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 120)
         time.sleep(POLL_S)
 
 
-def rank_of(job: str, rank: int) -> int:
-    """The process id of a rank of a job on this machine.
-
-    Raises:
-        RuntimeError: if there is none.
-    """
-    marks = {b"SLURM_PROCID=%d" % rank}
-    found = {}
+def ranks(job: str) -> dict[int, int]:
+    """The process ids of a job's ranks, on whichever node of this machine they are."""
+    found: dict[int, tuple[int, int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone meanwhile
-            names = (entry / "environ").read_bytes().split(b"\0")
-            name = dict(word.split(b"=", 1) for word in names if b"=" in word)
-            mine = name.get(b"SLURM_JOB_ID") == job.encode() and marks <= set(names)
-            if mine and b"submitit.core._submit" in _words(int(entry.name)):
-                found[int(entry.name)] = int((entry / "stat").read_text().rsplit(")")[-1].split()[1])
-    roots = [pid for pid, parent in found.items() if parent not in found]  # no loader's workers
-    if not roots:
-        raise RuntimeError(f"rank {rank} of job {job} is not here")
-    return max(roots)
+        with suppress(OSError, KeyError):  # gone meanwhile, or no task of a step
+            words = (entry / "environ").read_bytes().split(b"\0")
+            names = dict(word.split(b"=", 1) for word in words if b"=" in word)
+            pid = int(entry.name)
+            if names[b"SLURM_JOB_ID"] == job.encode() and b"submitit.core._submit" in _words(pid):
+                parent = int((entry / "stat").read_text().rsplit(")")[-1].split()[1])
+                found[pid] = int(names[b"SLURM_PROCID"]), parent
+    # Data loaders' workers have their rank's command line and environment.
+    return {rank: pid for pid, (rank, parent) in found.items() if parent not in found}
 
 
 def _words(pid: int) -> bytes:

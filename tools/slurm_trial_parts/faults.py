@@ -2,15 +2,16 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from slurm_trial_parts.cluster import rank_of, wait_for
+from slurm_trial_parts.cluster import ranks
 from slurm_trial_parts.runs import Run, say
 
-BURNERS = 6
+RUNS_S, STANDS_S = 0.5, 1.5  # of a run that is slowed down
 DOWN_S = 6  # how long the controller is away
 
 
@@ -23,7 +24,6 @@ class Fault:
         befall: does it to a run that was submitted, of so many steps, and comes back when the run
             has recovered so far that only its end is to be waited for.
         words: added to the command.
-        requeued: whether Slurm starts the job again, whether or not it then has much to do.
     """
 
     name: str
@@ -38,13 +38,15 @@ def preempted(run: Run, steps: int) -> None:
         node = run.cluster.node(run.job)
         options = ("--partition", "high", "--exclusive", "--nodelist", node)
         other = run.cluster.batch("sleep 3", *options)
-        say(f"job {run.job}: at step {run.steps} of {steps}, job {other} of partition high preempts")
+        say(
+            f"job {run.job}: at step {run.steps} of {steps}, job {other} of partition high preempts"
+        )
         run.wait_for_start(time_ + 1)
 
 
 def limited(run: Run, steps: int) -> None:
-    """The job meets its time limit, since others keep the machine busy meanwhile."""
-    with busy(run):
+    """The job meets its time limit, since it is slow."""
+    with slow(run):
         say(f"job {run.job}: has 3 minutes, of which Slurm warns 60 s before the end")
         run.wait_for_start(2)
     say(f"job {run.job}: had come to step {run.steps} of {steps}")
@@ -61,7 +63,7 @@ def requeued(run: Run, steps: int) -> None:
 def killed(run: Run, steps: int) -> None:
     """SIGKILL for one rank; the job fails, and the same command is typed again."""
     run.wait_until(1, int(0.4 * steps))
-    pid = rank_of(run.job, 1)
+    pid = ranks(run.job)[1]
     say(f"job {run.job}: at step {run.steps} of {steps}, kill -9 of rank 1 ({pid})")
     os.kill(pid, signal.SIGKILL)
     state = run.wait_for_end()
@@ -76,7 +78,7 @@ def lost_node(run: Run, steps: int) -> None:
     run.wait_until(1, int(0.15 * steps))
     node = run.cluster.node(run.job)
     try:
-        with busy(run):  # or the first copy would be at its end before Slurm calls it lost
+        with slow(run):  # or the first copy would be at its end before Slurm calls it lost
             say(f"job {run.job}: at step {run.steps} of {steps}, slurmd of {node} is killed")
             run.cluster.tool("kill", f"slurmd.{node}")
             run.wait_for_start(2)
@@ -107,15 +109,30 @@ FAULTS = (
 
 
 @contextmanager
-def busy(run: Run) -> Iterator[None]:
-    """Another job beside a run, on another node of the same machine, that makes it slow."""
+def slow(run: Run) -> Iterator[None]:
+    """The processes that a run has now get a quarter of their time, as on a crowded machine."""
     run.wait_until(1, 0)
-    node = "n2" if run.cluster.node(run.job) == "n1" else "n1"
-    script = f"for i in $(seq {BURNERS}); do (while :; do :; done) & done; wait"
-    job = run.cluster.batch(script, "--nodelist", node, "--no-requeue", "--time", "10")
-    wait_for(lambda: run.cluster.shown(job).get("JobState") == "RUNNING", f"start of job {job}")
-    say(f"job {job} keeps the machine busy, so that job {run.job} takes longer")
+    processes = [os.pidfd_open(pid) for pid in ranks(run.job).values()]
+    stop = threading.Event()
+
+    def tell(number: signal.Signals) -> None:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, number)
+
+    def throttle() -> None:
+        while not stop.wait(RUNS_S):
+            tell(signal.SIGSTOP)
+            stop.wait(STANDS_S)
+            tell(signal.SIGCONT)
+
+    thread = threading.Thread(target=throttle)
+    thread.start()
+    say(f"job {run.job}: slowed down to a quarter, so that it takes longer")
     try:
         yield
     finally:
-        run.cluster.run("scancel", job)
+        stop.set()
+        thread.join()
+        for process in processes:
+            os.close(process)

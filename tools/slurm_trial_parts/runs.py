@@ -51,7 +51,7 @@ class Run:
         if record is None:
             raise RuntimeError(f"no job was submitted: {printed}")
         self.job = record.job_id
-        say(f"job {self.job}: submitted, {self.folder.name}")
+        say(f"job {self.job}: submitted, {self.folder}")
         return printed
 
     @property
@@ -77,12 +77,8 @@ class Run:
         wait_for(reached, f"step {steps} of start {starts}", PATIENCE_S)
 
     def wait_for_start(self, starts: int) -> None:
-        """Wait until the run was started so often, or is finished."""
-        wait_for(
-            lambda: self.starts >= starts or is_finished(self.folder),
-            f"start {starts}",
-            PATIENCE_S,
-        )
+        """Wait until the run was started so often."""
+        self.wait_until(starts, 0)
         say(f"job {self.job}: start {self.starts} of the run, on {self.cluster.node(self.job)}")
 
     def wait_for_end(self) -> str:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pretrain.evaluation.config import ClassifierConfig, LinearConfig, SemiConfig, Weights
+from common.weights import Weights
+from pretrain.evaluation.config import ClassifierConfig, LinearConfig, SemiConfig
 
 SMALL: dict[str, Any] = {
     "image_size": 32, "epochs": 2, "batch_size": 8, "workers": 0, "device": "cpu", "log_every": 1,

@@ -16,9 +16,10 @@ from common.distributed import World
 from common.errors import UserError
 from common.files import sha256
 from common.metrics import read_lines
+from common.weights import Weights
 from pretrain.evaluation import cache, classifier, validation
 from pretrain.evaluation.classifier import Evaluation, classify
-from pretrain.evaluation.config import ClassifierConfig, Weights
+from pretrain.evaluation.config import ClassifierConfig
 from pretrain.evaluation.network import fingerprint, load_backbone
 from tests.alone import ALONE, Ended, run_in, told_after
 from tests.pretrain.evaluation.configs import linear, semi

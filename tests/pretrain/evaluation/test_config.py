@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from pretrain.evaluation.config import LinearConfig, SemiConfig, Weights
+from common.weights import Weights
+from pretrain.evaluation.config import LinearConfig, SemiConfig
 from pretrain.evaluation.protocols import decay, milestones
 
 WEIGHTS = Weights("resnet50", "somewhere.pth", "0123456789abcdef", "LEWEL_B", "eman", 200)

@@ -1,0 +1,112 @@
+"""Whether a job has ended, and how: by what Slurm says, or of a job on this machine its results."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from common import runs
+from common.errors import UserError
+from launch import slurm
+from launch.jobs import Job
+from launch.outcome import error_of, raise_with, tasks_of, wait_for_result, wrote_anything
+from launch.records import Record
+from launch.slurm import State
+from launch.states import NEVER, in_words, is_held, waited_in_vain
+
+FORGOTTEN_S = 60.0  # without a sign of life of a job that Slurm no longer knows
+
+
+class OnThisMachine:
+    """A job whose processes this one has started."""
+
+    def __init__(self, handle: Any, cancel: bool) -> None:
+        self.handle, self.cancel = handle, cancel
+        self.tasks = tasks_of(handle)
+
+    def has_ended(self) -> bool:
+        ended: bool = self.handle.done(force_check=self.cancel)
+        if not ended and self.cancel and any(error_of(task) for task in self.tasks):
+            self.handle.cancel(check=False)  # the other processes wait for the dead one
+        return ended
+
+    def raise_failure(self) -> None:
+        errors = [error_of(task) for task in self.tasks]
+        if any(error != "" for error in errors):
+            raise_with(f"job {self.handle.job_id} failed", self.handle, errors)
+
+
+class OnSlurm:
+    """A job of which Slurm says whether it lives.
+
+    Its results do not: after a signal, processes other than the main one may still leave some
+    although the job is requeued.
+    """
+
+    def __init__(self, handle: Any, job: Job) -> None:
+        self.handle, self.folder, self.tasks = handle, job.folder, tasks_of(handle)
+        record = Record.read(job.folder)
+        self.after = record.after if record is not None else ""
+        self.watch = slurm.Watch(handle.job_id)
+        self.state: State | None = None
+        self._alive = time.monotonic()
+        self._sizes: list[int] = []
+
+    def has_ended(self) -> bool:
+        before, self.state = self.state, self.watch.look()
+        state, now = self.state, time.monotonic()
+        if state is None:
+            return False
+        unanswered = state.reason == slurm.NO_ANSWER
+        changed = before is None or state.name != before.name  # reasons alone change too often
+        if changed and state.name not in slurm.FINAL:
+            tqdm.write(f"job {self.handle.job_id}: {in_words(state, self.after)}", file=sys.stdout)
+        if state.name != slurm.UNKNOWN:
+            self._alive = now
+            return not state.live or state.reason == NEVER
+        if unanswered or self._shows_life():
+            self._alive = now
+            return False
+        left = error_of(self.tasks[0], self.folder) is not None
+        return left or now - self._alive > FORGOTTEN_S
+
+    def _shows_life(self) -> bool:
+        files = (Path(self.tasks[0].paths.stdout), self.folder / "metrics.jsonl")
+        before, self._sizes = self._sizes, [f.stat().st_size for f in files if f.exists()]
+        return self._sizes != before or is_held(self.folder)
+
+    def raise_failure(self) -> None:
+        assert self.state is not None
+        job, name = f"job {self.handle.job_id}", self.state.name
+        if self._waited_in_vain():
+            parent = f"job {self.after}" if self.after else "a job"
+            raise UserError(
+                f"{job} did not start, because {parent}, which it waited for, failed; mend that "
+                "one, and submit both again."
+            )
+        wait_for_result(self.tasks[0])
+        error = error_of(self.tasks[0], self.folder)
+        done = error == "" or (error is None and runs.is_finished(self.folder))
+        if done and name in ("COMPLETED", slurm.UNKNOWN):
+            return
+        if name == "FAILED" or (name in ("COMPLETED", slurm.UNKNOWN) and error):
+            ending = f"{job} failed"
+        elif name == slurm.UNKNOWN:
+            ending = f"{job} left no result, and Slurm no longer knows it"
+        else:
+            ending = f"{job} failed ({in_words(self.state)})"
+        if name != "CANCELLED" and not wrote_anything(self.tasks):
+            raise UserError(
+                f"{ending}: its node wrote nothing into {self.handle.paths.folder}; is that on a "
+                "file system that all nodes share? If not, choose another --output-dir."
+            )
+        raise_with(ending, self.handle, [error_of(task, self.folder) for task in self.tasks])
+
+    def _waited_in_vain(self) -> bool:
+        assert self.state is not None
+        parent = None
+        if self.state.name == "CANCELLED" and self.after:
+            parent = slurm.states([self.after])[self.after]
+        return waited_in_vain(self.state, parent)
