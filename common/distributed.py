@@ -2,9 +2,13 @@
 
 import copy
 import datetime
+import functools
 import os
+import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 
 TIMEOUT = "LEWEL_DIST_TIMEOUT_MIN"
+FORK_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ def start(device: str = "auto") -> World:
         torch.set_num_threads(cpus_per_process(world))
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if world.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_timeout())
+        _name_gloos_interface()
+        dist.init_process_group(backend, timeout=timeout())
+        _pause_before_forks()
     return world
 
 
@@ -142,12 +149,50 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def _timeout() -> datetime.timedelta:
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """This process among those of its job, until the block ends; see :func:`start`.
+
+    A process that failed does not take leave of a group on GPUs, which would wait for the others.
+    """
+    world = start(device)
+    try:
+        yield world
+    except BaseException:
+        if world.device.type == "cpu":
+            stop()
+        raise
+    stop()
+
+
+@functools.cache
+def _pause_before_forks() -> None:
+    """Let gloo's threads come to rest before this process forks, as for a data loader's workers.
+
+    After a collective they hand tensors back to Python, and take a lock of the interpreter for it.
+    A child forked in that moment waits for the lock for ever (seen with Python 3.11).
+    """
+    os.register_at_fork(before=lambda: time.sleep(FORK_PAUSE_S))
+
+
+def timeout() -> datetime.timedelta:
+    """How long a process waits for the others.
+
+    Raises:
+        UserError: if LEWEL_DIST_TIMEOUT_MIN is no number.
+    """
     text = os.environ.get(TIMEOUT, "30")
     try:
         return datetime.timedelta(minutes=float(text))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{TIMEOUT}={text} is not a number of minutes.") from error
+
+
+def _name_gloos_interface() -> None:
+    """Let gloo, which has a job's notes, use the interface that NCCL was told to."""
+    name = os.environ.get("NCCL_SOCKET_IFNAME", "")
+    if name in (known for _, known in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def _device(wanted: str, local_rank: int, local_size: int) -> torch.device:

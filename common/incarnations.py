@@ -6,6 +6,7 @@ it writes, and stops once it sees a higher one.
 """
 
 import json
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "incarnations"
+
+log = logging.getLogger("runs")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,19 @@ class Incarnation:
 
     @property
     def is_newest(self) -> bool:
-        """False once a later copy of the job has begun."""
-        return not _mark(self.folder, self.number + 1).exists()
+        """False once a later copy of the job has begun, or the folder is another run's."""
+        mine, next_one = _mark(self.folder, self.number), _mark(self.folder, self.number + 1)
+        return mine.exists() and not next_one.exists()
+
+    def require_newest(self) -> None:
+        """End this process if it is not the newest copy of the job.
+
+        Raises:
+            SystemExit: then.
+        """
+        if not self.is_newest:
+            log.warning("a later copy of this job has begun: this one stops")
+            raise SystemExit(1)
 
 
 def begin(folder: Path) -> Incarnation:
@@ -58,17 +72,24 @@ def count(folder: Path) -> int:
     return max((int(stem) for stem in numbers if stem.isdigit()), default=0)
 
 
-def newest_slurm_job(folder: Path) -> str:
-    """The Slurm job of the newest incarnation; "" if it has none."""
+def is_of_this_job(folder: Path) -> bool:
+    """Whether the newest incarnation was of this Slurm job, before Slurm started it anew."""
     try:
-        return str(json.loads(_mark(folder, count(folder)).read_text())["slurm_job"])
-    except (OSError, ValueError, KeyError):  # none yet, or being written
-        return ""
+        newest = json.loads(_mark(folder, count(folder)).read_text())
+        job, restart = newest["slurm_job"], int(newest["slurm_restart"])
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or being written
+        return False
+    return bool(job) and job == this_slurm_job() and restart < slurm_restarts()
 
 
 def this_slurm_job() -> str:
     """The Slurm job that this process is in, "" if none; an array's members differ in it."""
     return os.environ.get("SLURM_JOB_ID", "")
+
+
+def slurm_restarts() -> int:
+    """How often Slurm has started this job anew, for whatever reason."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def _mark(folder: Path, number: int) -> Path:
@@ -78,6 +99,7 @@ def _mark(folder: Path, number: int) -> Path:
 def _origin() -> dict[str, Any]:
     return {
         "slurm_job": this_slurm_job(),
+        "slurm_restart": slurm_restarts(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,9 +1,10 @@
 """What a cluster tells a job that is running, and what follows from it in all of its processes.
 
 Slurm announces the end of a job, by its time limit or to make room for another, with the signal
-that submitit asked for (USR2); some sites send TERM instead and requeue the job themselves. A
-signal comes at any moment and to some processes earlier than to others, so it only leaves a note.
-The processes exchange their notes once a step, and save together between two steps.
+that submitit asked for (USR2); some sites send TERM instead and requeue the job themselves. A job
+with nothing to save asks to be requeued at once. While it trains, a signal only leaves a note: it
+comes at any moment, and to some processes earlier than to others. They exchange their notes once a
+step, and save together between two steps.
 """
 
 import logging
@@ -19,12 +20,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from common.distributed import World
+from common import distributed
+from common.distributed import World, is_main_process
 from common.incarnations import Incarnation
 
 log = logging.getLogger("cluster")
 
-SAVE, REQUEUE, STALE = 1, 2, 3  # the higher one wins
+SAVE, REQUEUE, STALE = 1, 2, 3  # what processes tell each other; the highest counts
 WAIT_S = 600  # for Slurm, to end a job that it has requeued
 LOOK_S = 5  # between two looks for a successor
 RETRY_S = 5  # while Slurm's controller is down
@@ -34,33 +36,47 @@ class Notice:
     """What this job has been told; made by :func:`listening`.
 
     Args:
-        world: this process.
-        incarnation: of this job; known in the main process only.
+        asked: the signal after which the job is to ask for a requeue.
         requeue: asks Slurm to start the job again, and ends this process.
     """
 
     def __init__(
-        self, world: World, incarnation: Incarnation | None, requeue: Callable[[], Any]
+        self, asked: int = signal.SIGUSR2, requeue: Callable[[], Any] = lambda: None
     ) -> None:
-        self.world, self.incarnation, self.requeue = world, incarnation, requeue
-        self._told = 0
-        self._at_once = False
+        self.asked, self.requeue = asked, requeue
+        self.world = World(0, 1, 0, 1, torch.device("cpu"))
+        self.incarnation: Incarnation | None = None
+        self._save = self._requeue = False  # the notes
+        self._agreed = False  # on a requeue
+        self._at_once, self._leaving = True, False
         self._looked = time.monotonic()
         self._pid = os.getpid()
-        self._last: tuple[Any, torch.Tensor] | None = None
-        self._group = None
-        if world.size > 1 and world.device.type == "cuda":
-            self._group = dist.new_group(backend="gloo")  # a GPU need not wait for a note
+        self._group: Any = None
+        self._last: Any = None
+        # Two, and always these: gloo's threads never have to free one.
+        self._notes = [torch.zeros((), dtype=torch.int64) for _ in range(2)]
+
+    def join(self, world: World, incarnation: Incarnation) -> None:
+        """Say who is to be asked and which copy of the job this is; in every process."""
+        self.world, self.incarnation = world, incarnation
+        if world.size > 1 and world.device.type == "cuda":  # which need not wait for a note
+            self._group = dist.new_group(backend="gloo", timeout=distributed.timeout())
 
     def heard(self, signum: int, frame: FrameType | None) -> None:
         """Take a note; the signal handler."""
         if os.getpid() != self._pid:  # a data loader's worker, which Slurm signals as well
             return
-        self._told = max(self._told, SAVE if signum == signal.SIGTERM else REQUEUE)
-        if self._at_once and self._told >= REQUEUE:
-            self._leave()
+        if self._leaving:
+            if signum == signal.SIGTERM and not is_main_process():
+                os._exit(1)
+            return
+        if signum != self.asked:
+            self._save = True
+            return
+        self._requeue = True
+        self._leave_if_free()
 
-    def says_save(self) -> bool:
+    def due(self) -> bool:
         """Whether to save a checkpoint now; every process asks once a step.
 
         All of them get the same answer, a step after the first of them was told.
@@ -68,63 +84,92 @@ class Notice:
         Raises:
             SystemExit: if a later copy of this job has begun.
         """
-        self._look_for_successor()
-        told = self._told
-        if told == SAVE:  # said once, done once
-            self._told = 0
-        note = self._agree(told)
+        mine = self._mine()
+        note = mine if self.world.size == 1 else self._exchange(mine)
         if note == STALE:
-            if self.world.is_main:
-                log.warning("a later copy of this job has begun: this one stops")
-            raise SystemExit(1)
+            self._stop_as_stale()
         if note == SAVE:
             log.info("the cluster announced the end of this job: saving, and going on until then")
-        if note == REQUEUE:
-            self._told = REQUEUE
-        return bool(note)
+        self._agreed = note == REQUEUE
+        return note > 0
 
-    def saved(self) -> None:
-        """Go on, or leave if the job is to be requeued; after :meth:`says_save` and the saving."""
-        if self._told >= REQUEUE:
+    def leave_if_told(self) -> None:
+        """Go on, or leave if all processes know that the job is to be requeued.
+
+        To be called in every process after the checkpoint for which :meth:`due` has asked.
+        """
+        if self._agreed:
             self._leave()
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within the block there is nothing to save: the job leaves as soon as it is told to."""
-        self._at_once = True
-        if self._told >= REQUEUE:
-            self._leave()
+    def training(self) -> Iterator[None]:
+        """Within the block a signal waits for :meth:`due`; elsewhere the job leaves at once."""
+        self._at_once = False
         try:
             yield
         finally:
-            self._at_once = False
+            self._at_once = True
 
-    def _look_for_successor(self) -> None:
-        if self.incarnation and time.monotonic() - self._looked > LOOK_S:
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In the midst of a training, a block with nothing to save."""
+        if self._last is not None:  # before a data loader forks: gloo's threads are to rest
+            self._last.wait()
+        before, self._at_once = self._at_once, True
+        self._leave_if_free()
+        try:
+            yield
+        finally:
+            self._at_once = before
+
+    def close(self) -> None:
+        """Wait for the last exchange, before the process group is left."""
+        if self._last is not None:
+            self._last.wait()
+
+    def _leave_if_free(self) -> None:
+        # The others may have to go on, or the main process would wait for them in a collective.
+        if self._at_once and self._requeue and is_main_process():
+            self._leave()
+
+    def _mine(self) -> int:
+        if self.incarnation and self.world.is_main and time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
             if not self.incarnation.is_newest:
-                self._told = STALE
+                return STALE
+        if self._requeue:
+            return REQUEUE
+        save, self._save = self._save, False  # said once, done once
+        return SAVE if save else 0
 
-    def _agree(self, mine: int) -> int:
+    def _exchange(self, mine: int) -> int:
         """The highest note of all processes as of the call before, so that none has to wait."""
-        if self.world.size == 1:
-            return mine
-        note = torch.tensor(mine)
-        work = dist.all_reduce(note, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        last, self._last = self._last, (work, note)
+        last, self._last = self._last, self._send(mine)
         if last is None:
             return 0
-        last[0].wait()
-        return int(last[1])
+        last.wait()
+        return int(self._notes[0])
+
+    def _send(self, mine: int) -> Any:
+        self._notes.reverse()
+        note = self._notes[1].fill_(mine)
+        return dist.all_reduce(note, dist.ReduceOp.MAX, group=self._group, async_op=True)
+
+    def _stop_as_stale(self) -> None:
+        if self.world.is_main:
+            log.warning("a later copy of this job has begun: this one stops")
+        raise SystemExit(1)
 
     def _leave(self) -> None:
         """Ask for a requeue, in the main process, and wait for Slurm to end the job."""
-        self._at_once = False
-        if self.world.is_main:
-            log.info("the cluster announced the end of this job: saved, and asking to be requeued")
+        self._leaving = True
+        if is_main_process():
+            if self.incarnation and not self.incarnation.is_newest:
+                self._stop_as_stale()
+            log.info("the cluster announced the end of this job: asking to be requeued")
         until = time.monotonic() + WAIT_S
         while time.monotonic() < until:
-            if self.world.is_main:
+            if is_main_process():
                 try:
                     self.requeue()
                 except (OSError, subprocess.SubprocessError) as error:
@@ -132,34 +177,26 @@ class Notice:
             time.sleep(RETRY_S)
         raise SystemExit(1)
 
-    def close(self) -> None:
-        """Wait for the last exchange."""
-        if self._last is not None:
-            self._last[0].wait()
-
 
 @contextmanager
-def listening(world: World, incarnation: Incarnation | None) -> Iterator[Notice]:
+def listening() -> Iterator[Notice]:
     """Take notice of Slurm's signals within the block, in a job that submitit started there.
 
     The signals were blocked from the job's first moment on, where ``launch.hold_signals`` started
     it: one that came meanwhile is heard now.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
-        notice = Notice(world, incarnation, lambda: None)
-        yield notice
-        notice.close()
+        yield Notice()
         return
     asked = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
     before = {number: signal.getsignal(number) for number in (asked, signal.SIGTERM)}
     submitits: Any = before[asked]
-    notice = Notice(world, incarnation, lambda: submitits(asked, None))
+    notice = Notice(asked, lambda: submitits(asked, None))
     for number in before:
         signal.signal(number, notice.heard)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
         yield notice
-        notice.close()
     finally:
         with suppress(TypeError):  # a handler that Python did not set
             for number, handler in before.items():

@@ -23,9 +23,9 @@ def git_commit(root: Path = ROOT) -> str:
         return (root / COMMIT).read_text().strip()
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        # Of a colleague's checkout, too, which git refuses by itself.
+        command = ["git", "-c", f"safe.directory={root}", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     ours = [f"{name}/*.py" for name in SOURCES]
     try:

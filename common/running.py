@@ -34,6 +34,15 @@ class Run:
     incarnation: Incarnation
     notice: Notice
 
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write the final metrics; for the main process.
+
+        Raises:
+            SystemExit: if a later copy of this job has begun.
+        """
+        self.incarnation.require_newest()
+        runs.finish(self.folder, metrics)
+
 
 @contextmanager
 def running(
@@ -52,21 +61,18 @@ def running(
             it, or the device is not there.
     """
     runs.check_same(folder, identity)
-    world = distributed.start(device)
-    try:
-        with _hold(folder, world) as incarnation:
-            folder.mkdir(exist_ok=True)  # another node may not see it yet
-            setup_logging(folder, world.rank)
-            if world.is_main:
-                runs.claim(folder, identity)
-                if config is not None:
-                    write_json(folder / "config.json", config)
-                if incarnation.restarts:
-                    log.info("start %d of this run", incarnation.number)
-            with listening(world, incarnation if world.is_main else None) as notice:
-                yield Run(folder, world, incarnation, notice)
-    finally:
-        distributed.stop()
+    with listening() as notice, distributed.joined(device) as world, _hold(folder, world) as mine:
+        notice.join(world, mine)
+        folder.mkdir(exist_ok=True)  # another node may not see it yet
+        setup_logging(folder, world.rank)
+        if world.is_main:
+            runs.claim(folder, identity)
+            if config is not None:
+                write_json(folder / "config.json", config)
+            if mine.restarts:
+                log.info("start %d of this run", mine.number)
+        yield Run(folder, world, mine, notice)
+        notice.close()
 
 
 @contextmanager

@@ -8,16 +8,15 @@ configuration (``config.json`` or ``config.yaml``), ``log.txt``, checkpoints, ``
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
-from common import incarnations
+from common import incarnations, locks
 from common.errors import UserError
 from common.files import write_json
 
@@ -25,8 +24,6 @@ FINAL = "metrics.json"
 IDENTITY = "identity.json"
 LOCK = ".lock"
 PATIENCE_S = 60  # for a job that is just ending, in one that Slurm has started
-
-log = logging.getLogger("runs")
 
 
 def short_hash(value: Any) -> str:
@@ -105,7 +102,7 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     if not wanted or not folder.exists():
         yield
         return
-    hold(folder).release()
+    require_free(folder)
     delete(aside)
     folder.rename(aside)
     try:
@@ -117,36 +114,42 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     delete(aside)
 
 
-def hold(folder: Path) -> FileLock:
+def hold(folder: Path) -> BaseFileLock | None:
     """Take the folder for this job, until the lock is released or the process ends.
 
     A job that Slurm starts anew takes the folder over from its first copy, which may still run on
-    a node that was lost. Where the file system knows no locks, nothing is held.
+    a node that was lost. Where the file system knows no locks, nothing is held: None.
 
     Raises:
         UserError: if another job that is running holds it, or it cannot be written.
     """
     path = folder / LOCK
-    lock = FileLock(path)
-    job = incarnations.this_slurm_job()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            return locks.take(path, 0)
         except Timeout:
-            if job and job == incarnations.newest_slurm_job(folder):
+            if incarnations.is_of_this_job(folder):
                 path.unlink(missing_ok=True)  # the first copy goes on holding what is no file now
-            lock.acquire(timeout=PATIENCE_S if job else 0)
+            return locks.take(path, PATIENCE_S if incarnations.this_slurm_job() else 0)
     except Timeout as error:
         raise UserError(
             f"{folder} is in use by a job that is running; wait for it, end it, or choose another "
             "--name."
         ) from error
-    except NotImplementedError:
-        log.warning("%s is on a file system without locks: start no second job there", folder)
     except OSError as error:
         raise unwritable(folder, error) from error
-    return lock
+
+
+def require_free(folder: Path) -> None:
+    """Make the folder, and raise if a job that is running holds it.
+
+    Raises:
+        UserError: then; or if it cannot be written.
+    """
+    lock = hold(folder)
+    if lock is not None:
+        lock.release()
 
 
 def unwritable(folder: Path, error: OSError) -> UserError:

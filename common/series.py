@@ -36,13 +36,14 @@ class Series:
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the checkpoint of ``step`` and delete all but the newest; for the main process.
 
-        A copy of the job that has a successor writes nothing.
-
         Returns:
             The newest checkpoint.
+
+        Raises:
+            SystemExit: if a later copy of this job has begun.
         """
-        if self.incarnation.is_newest:
-            checkpoints.save(self._path(self.incarnation.number, step), state)
+        self.incarnation.require_newest()
+        checkpoints.save(self._path(self.incarnation.number, step), state)
         paths = self.newest_first()
         for path in paths[KEPT:]:
             path.unlink(missing_ok=True)

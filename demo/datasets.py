@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from common.errors import UserError
+from common.locks import locked
 from demo import coco, imagefolder, voc
 from demo.classes import CLASSES
 
@@ -118,7 +117,7 @@ def _locked(root: Path) -> Iterator[None]:
     """Hold the lock next to ``root`` of all who draw into it; their errors are the user's."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root.parent / f".{root.name}.lock"):
+        with locked(root.parent / f".{root.name}.lock"):
             if (
                 manifest(root) is None
                 and root.exists()

@@ -18,6 +18,7 @@ from detectron2.evaluation import (
 from torch import nn
 
 from common.errors import UserError
+from detection import compat
 from detection.compat import faster_coco_eval
 from detection.mapper import Mapper, TestMapper
 
@@ -160,7 +161,7 @@ def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:
     """
     kind = kind_of(cfg)
     name = cfg.DATASETS.TEST[0]
-    loader = build_detection_test_loader(cfg, name, mapper=TestMapper(cfg))
+    loader = compat.protect_workers(build_detection_test_loader(cfg, name, mapper=TestMapper(cfg)))
     try:
         found = inference_on_dataset(model, loader, kind.evaluator(cfg, name, folder))
     except UserError as error:  # a loader's worker puts its traceback before the sentence

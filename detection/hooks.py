@@ -1,7 +1,6 @@
 """What happens between the iterations of a fine-tuning: saving, leaving, evaluating, its clock."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -9,6 +8,7 @@ from detectron2.engine import HookBase, hooks
 from torch import nn
 
 from common.notice import Notice
+from common.running import Run
 from detection.checkpoint import SeriesCheckpointer
 from detection.evaluation import evaluate
 
@@ -32,10 +32,10 @@ class Leaving(HookBase):
         self.checkpointer, self.notice = checkpointer, notice
 
     def after_step(self) -> None:
-        if self.notice.says_save():
+        if self.notice.due():
             if self.notice.world.is_main:
                 self.checkpointer.save_step(self.trainer.iter + 1)
-            self.notice.saved()
+            self.notice.leave_if_told()
 
 
 class SharedPreciseBN(hooks.PreciseBN):
@@ -70,13 +70,21 @@ class Clock:
 
 
 class PeriodicEval(HookBase):
-    """Evaluate every ``TEST.EVAL_PERIOD`` iterations but the last, which is evaluated anyway."""
+    """Evaluate every ``TEST.EVAL_PERIOD`` iterations but the last, which is evaluated anyway.
 
-    def __init__(self, cfg: Any, model: nn.Module, folder: Path) -> None:
-        self.cfg, self.model, self.folder = cfg, model, folder
+    One that is cut short is not done again.
+    """
+
+    def __init__(
+        self, cfg: Any, model: nn.Module, checkpointer: SeriesCheckpointer, run: Run
+    ) -> None:
+        self.cfg, self.model, self.checkpointer, self.run = cfg, model, checkpointer, run
 
     def after_step(self) -> None:
         iteration = self.trainer.iter + 1
         if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
-            found = evaluate(self.cfg, self.model, str(self.folder / "inference"))
+            if self.run.world.is_main:  # an evaluation may last longer than a warning
+                self.checkpointer.save_step(iteration)
+            with self.run.notice.at_once():
+                found = evaluate(self.cfg, self.model, str(self.run.folder / "inference"))
             self.trainer.storage.put_scalars(**found, smoothing_hint=False)

@@ -94,7 +94,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
             _precise_bn(cfg, parallel, mapper) if cfg.TEST.PRECISE_BN.ENABLED else None,
             Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if world.is_main else None,
-            PeriodicEval(cfg, parallel, folder) if cfg.TEST.EVAL_PERIOD > 0 else None,
+            PeriodicEval(cfg, parallel, checkpointer, run) if cfg.TEST.EVAL_PERIOD > 0 else None,
         ]
     )
     start = _load(config, checkpointer, trainer, world)
@@ -113,18 +113,10 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     )
     distributed.check_same_step(start, world)
     if start < cfg.SOLVER.MAX_ITER:
-        try:
-            trainer.train(start, cfg.SOLVER.MAX_ITER)
-        except FloatingPointError as error:  # Detectron2's, in the main process only
-            raise UserError(
-                f"the loss is infinite or NaN at iteration {trainer.iter} with lr "
-                f"{cfg.SOLVER.BASE_LR:g}; the last checkpoint in {folder} is from before; try a "
-                "lower --lr."
-            ) from error
+        _train(trainer, start, cfg, run)
     if world.is_main:
         checkpointer.finish()
-    with run.notice.at_once():
-        results = evaluate(cfg, parallel, str(folder / "inference"))
+    results = evaluate(cfg, parallel, str(folder / "inference"))
     unreadable = sum(comm.all_gather(mapper.unreadable))
     if not world.is_main:
         return {}
@@ -134,9 +126,21 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
         "restarts": run.incarnation.restarts,
         "git_commit": commit,
     }
-    runs.finish(folder, metrics)
+    run.finish(metrics)
     log.info("finished: %s", folder / runs.FINAL)
     return metrics
+
+
+def _train(trainer: SimpleTrainer, start: int, cfg: Any, run: Run) -> None:
+    try:
+        with run.notice.training():
+            trainer.train(start, cfg.SOLVER.MAX_ITER)
+    except FloatingPointError as error:  # Detectron2's, in the main process only
+        raise UserError(
+            f"the loss is infinite or NaN at iteration {trainer.iter} with lr "
+            f"{cfg.SOLVER.BASE_LR:g}; the last checkpoint in {run.folder} is from before; try a "
+            "lower --lr."
+        ) from error
 
 
 def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
@@ -152,8 +156,7 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
             f"{config.weights.path} lacks {len(missing)} tensors of {config.config_name}, such as "
             f"{missing[0]}; is it a detector of this config?"
         )
-    with run.notice.at_once():
-        results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
+    results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
     if not world.is_main:
         return {}
     metrics = _final_metrics(config, cfg, world, results) | {
@@ -162,7 +165,7 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
         "restarts": run.incarnation.restarts,
         "git_commit": commit,
     }
-    runs.finish(folder, metrics)
+    run.finish(metrics)
     return metrics
 
 

@@ -6,9 +6,11 @@ same command, given the finished run, would have been.
 """
 
 import json
-from dataclasses import dataclass
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from common import runs
 from common.distributed import is_main_process
@@ -20,6 +22,7 @@ from launch.cluster import resolve_cluster
 from launch.jobs import STARTED, Job
 from launch.records import Record
 from launch.resources import Resources
+from launch.slurm import State
 from pretrain import methods
 from pretrain.checkpoint import FILE
 
@@ -42,6 +45,11 @@ class Pretraining:
     def checkpoint(self) -> Path:
         """What it leaves."""
         return self.folder / FILE
+
+    @property
+    def description(self) -> str:
+        """A line about its weights, which are yet to come."""
+        return f"weights: what {self.folder} will leave, after job {self.job_id}"
 
     def weights(self, label: str | None) -> Weights:
         """What others know of its weights before they are there; a placeholder is the SHA-256.
@@ -81,7 +89,10 @@ def find_pretraining(wanted: str) -> Pretraining | None:
         return Pretraining(folder, config)
     record = Record.read(folder)
     job = record.job_id if record and record.cluster == "slurm" else ""
-    if not job or not slurm.states([job])[job].live:
+    state = slurm.states([job])[job] if job else State(slurm.UNKNOWN)
+    if state.reason == slurm.NO_ANSWER:
+        raise UserError("Slurm does not answer; try again when its controller is back.")
+    if not state.live:
         raise UserError(
             f"--weights {wanted}: this pre-training is not finished, and no job on Slurm has it; "
             "start it again by its own command, or give its checkpoint.pth.tar as it is."
@@ -103,17 +114,19 @@ def check_waits(job_id: str, resources: Resources) -> None:
         )
 
 
-class Prepared(Protocol):
-    """What is told to a job that waits: how to make the real one, once the weights are there."""
+class Awaited(ABC):
+    """What a job that waits is told: how to make the real one, once the weights are there."""
 
+    @abstractmethod
     def prepare(self) -> Job:
         """The run, from weights that are there."""
 
     def identity(self) -> dict[str, Any]:
         """Nothing: the run that it becomes has one."""
+        return {}
 
 
-def start_awaited(config: Prepared, folder: Path) -> None:
+def start_awaited(config: Awaited, folder: Path) -> None:
     """Become the run that ``config`` prepares, in its own run folder.
 
     Every process of the job calls this with the same arguments.
@@ -121,9 +134,9 @@ def start_awaited(config: Prepared, folder: Path) -> None:
     job = config.prepare()
     if is_main_process():
         record = Record.read(folder)
-        if record is not None:
-            job.folder.mkdir(parents=True, exist_ok=True)
+        if record is not None and not runs.is_finished(job.folder):
+            runs.require_free(job.folder)
             record.write(job.folder)
         write_json(folder / STARTED, {"run": str(job.folder)})
         print(f"run folder: {job.folder}", flush=True)
-    job()
+    replace(job, max_requeues=sys.maxsize)()  # the job that waited has its own limit

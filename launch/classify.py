@@ -3,13 +3,18 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.backbones import ARCHITECTURES
 from common.distributed import check_divides
 from common.errors import UserError
 from common.weights import Weights
-from launch.awaited import Pretraining, check_waits, find_pretraining, start_awaited
+from launch.awaited import (
+    Awaited,
+    Pretraining,
+    check_waits,
+    find_pretraining,
+    start_awaited,
+)
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
 from launch.cluster import device, processes
 from launch.jobs import AWAITING, Job
@@ -61,8 +66,7 @@ class WeightOptions:
             how = " (the newest finished pre-training run)"
         run = find_pretraining(wanted)
         if run is not None and run.job_id:
-            line = f"weights: what {run.folder} will leave, after job {run.job_id}"
-            return run.weights(self.label), line, run
+            return run.weights(self.label), run.description, run
         if run is not None:
             wanted = str(run.checkpoint)
         if wanted.endswith(".pkl"):
@@ -90,7 +94,7 @@ class WeightOptions:
 
 
 @dataclass(frozen=True)
-class AwaitedClassifier:
+class AwaitedClassifier(Awaited):
     """An evaluation whose weights are yet to come.
 
     Attributes:
@@ -106,10 +110,6 @@ class AwaitedClassifier:
     def prepare(self) -> Job:
         """The run, from weights that are there."""
         return plan(self.protocol, self.source, self.run, Resources(cluster="debug")).job
-
-    def identity(self) -> dict[str, Any]:
-        """Nothing: the run that it becomes has one."""
-        return {}
 
 
 @dataclass(frozen=True)

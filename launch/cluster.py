@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 
 from common.errors import UserError, option
-from launch.resources import Resources, problem, sbatch_options
+from launch.resources import Resources, gpus_of_gres, problem, sbatch_options
 
 SLURM_GPUS = 8
+TIMEOUT_MIN = 60 * 24
 ANSWER_S = 10  # for one question to Slurm's controller
 PATIENCE_S = 45  # while it is restarted
 PAUSE_S = 3
@@ -64,6 +65,18 @@ def processes(resources: Resources) -> int:
             raise UserError(f"{option(name)} {value}: {problem(name, value)}.")
     sbatch_options(resources.slurm)
     gpus, tasks = gpus_per_node(resources), tasks_per_node(resources)
+    typed = gpus_of_gres(resources.slurm)
+    if typed not in (None, gpus):
+        raise UserError(
+            f"--slurm asks for {typed} GPUs of a node and --gpus-per-node for {gpus}; give both "
+            "the same number."
+        )
+    minutes = resources.timeout_min or TIMEOUT_MIN
+    if cluster == "slurm" and 60 * minutes <= resources.signal_delay_s + 60:
+        raise UserError(
+            f"--timeout-min {minutes} leaves no time before Slurm's warning, which comes up to "
+            f"{resources.signal_delay_s + 60} s before the end; raise it or lower --signal-delay-s."
+        )
     here = torch.cuda.device_count()
     if cluster == "local" and gpus > here:
         raise UserError(f"--gpus-per-node {gpus}, but this machine has {here}.")

@@ -14,10 +14,10 @@ import submitit
 import demo
 from common.errors import UserError
 from launch import site
-from launch.cluster import gpus_per_node, tasks_per_node, visible_gpus
-from launch.resources import Resources, sbatch_options
+from launch.cluster import TIMEOUT_MIN, gpus_per_node, tasks_per_node, visible_gpus
+from launch.resources import Resources, gpus_of_gres, sbatch_options
 
-TIMEOUT_MIN = {"slurm": 60 * 24, "local": 60 * 24 * 365}
+LOCAL_TIMEOUT_MIN = 60 * 24 * 365
 # clean_env takes them away too: where the cluster is must stay, and the signal that a job expects.
 KEPT = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")
 
@@ -64,12 +64,13 @@ def slurm_executor(
         # -P: the working folder, which may be the checkout, does not come before the snapshot.
         slurm_python=f"{python} -I -S {hold} {python} -P",
     )
+    typed = gpus_of_gres(resources.slurm) is not None
     more: dict[str, Any] = {"requeue": True, **sbatch_options(resources.slurm)}
     if after:  # which otherwise waits for ever if that job failed
         more["kill-on-invalid-dep"] = "yes"
     executor.update_parameters(
         **_shared(name, resources, "slurm"),
-        gpus_per_node=gpus_per_node(resources) or None,
+        gpus_per_node=None if typed else gpus_per_node(resources) or None,
         cpus_per_task=resources.cpus_per_gpu,
         mem_gb=resources.mem_gb,
         slurm_partition=resources.partition,
@@ -92,11 +93,12 @@ def slurm_executor(
 
 
 def _shared(name: str, resources: Resources, cluster: str) -> dict[str, Any]:
+    minutes = {"slurm": TIMEOUT_MIN, "local": LOCAL_TIMEOUT_MIN}
     return {
         "name": name,
         "nodes": resources.nodes,
         "tasks_per_node": tasks_per_node(resources),
-        "timeout_min": resources.timeout_min or TIMEOUT_MIN[cluster],
+        "timeout_min": resources.timeout_min or minutes[cluster],
     }
 
 

@@ -11,6 +11,7 @@ import submitit
 from common import runs
 from common.distributed import is_main_process
 from common.errors import UserError
+from common.incarnations import slurm_restarts
 from launch import tables
 from launch.records import Record
 
@@ -45,7 +46,7 @@ class Job:
         Raises:
             UserError: if Slurm started the job more often than it may.
         """
-        if _requeues() > self.max_requeues:
+        if slurm_restarts() > self.max_requeues:
             raise self._too_many()
         _tell_torch_who_we_are()
         try:
@@ -65,7 +66,7 @@ class Job:
         Raises:
             UserError: if Slurm has started the job as often as it may.
         """
-        if _requeues() >= self.max_requeues:
+        if slurm_restarts() >= self.max_requeues:
             raise self._too_many()
         return submitit.helpers.DelayedSubmission(self)
 
@@ -77,7 +78,7 @@ class Job:
 
     def _too_many(self) -> UserError:
         return UserError(
-            f"Slurm has requeued this job {_requeues()} times, and --max-requeues "
+            f"Slurm has requeued this job {slurm_restarts()} times, and --max-requeues "
             f"{self.max_requeues} is the limit; the same command goes on from the last checkpoint."
         )
 
@@ -87,11 +88,6 @@ def followers(output_dir: Path, folder: Path) -> list[str]:
     mine = Record.read(folder)
     records = (Record.read(path) for path in (output_dir / "runs" / AWAITING).glob("[!.]*/"))
     return [r.job_id for r in records if r and mine and r.after == mine.job_id]
-
-
-def _requeues() -> int:
-    """How often Slurm has started this job anew, for whatever reason."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def _tell_torch_who_we_are() -> None:
@@ -104,5 +100,5 @@ def _tell_torch_who_we_are() -> None:
     if environment.num_nodes == 1:  # a host name need not resolve for one machine
         os.environ["MASTER_ADDR"] = "127.0.0.1"
     # The first copy of a job that Slurm has started anew may still have the port.
-    port = int(os.environ["MASTER_PORT"]) - FIRST_PORT + 7 * _requeues()
+    port = int(os.environ["MASTER_PORT"]) - FIRST_PORT + 7 * slurm_restarts()
     os.environ["MASTER_PORT"] = str(FIRST_PORT + port % PORTS)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from detection.config import TransferConfig
 from detection.evaluation import kind_of
-from launch.awaited import start_awaited
+from launch.awaited import Awaited, start_awaited
 from launch.jobs import AWAITING, Job
 from launch.options import RunOptions
 from launch.weights import Source, find_weights
@@ -43,7 +42,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class AwaitedTransfer:
+class AwaitedTransfer(Awaited):
     """A transfer whose weights are yet to come.
 
     Attributes:
@@ -67,10 +66,6 @@ class AwaitedTransfer:
         source.check_fits(config.detectron2())
         source.write()
         return Member(config, source, self.label).job(self.run)
-
-    def identity(self) -> dict[str, Any]:
-        """Nothing: the run that it becomes has one."""
-        return {}
 
 
 def located(config: Path, folder: Path) -> Path:

@@ -76,7 +76,12 @@ def run(arguments: list[str] | None = None) -> Path | None:
     if launch([job], submitting, options.run.fresh, skip_live=True):
         # It may be long before the job itself says so.
         write_json(folder / "config.json", dataclasses.asdict(config))
-    following()
+    try:
+        following()
+    except UserError as error:
+        raise UserError(
+            f"the pre-training is submitted; what is to follow is not: {error}"
+        ) from error
     if options.resources.wait:
         launch([job], options.resources)
     return folder

@@ -58,7 +58,8 @@ class Resources:
         constraint: Features that the nodes must have, as for sbatch.
         exclude: Nodes that are not to be used, as for sbatch.
         comment: A comment for Slurm's accounts.
-        slurm: Other options of sbatch, such as reservation=x nice=100 exclusive.
+        slurm: Other options of sbatch, such as reservation=x nice=100 exclusive; also
+            gres=gpu:TYPE:8, for GPUs of a type.
         timeout_min: Time limit of the job in minutes. Default: a day on Slurm.
         signal_delay_s: How many seconds before the end of a job Slurm warns it.
         max_requeues: How often Slurm may start a job again that was preempted, lost its node or
@@ -97,6 +98,14 @@ def problem(name: str, value: object) -> str:
     return ""
 
 
+def gpus_of_gres(words: Sequence[str]) -> int | None:
+    """How many GPUs of a node ``gres=gpu:TYPE:4`` among the words asks for; None if it does not."""
+    found = [
+        match for word in words if (match := re.fullmatch(r"-*gres=gpu(:.+?)??(:(\d+))?", word))
+    ]
+    return int(found[0][3] or 1) if found else None
+
+
 def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, str | bool]:
     """KEY=VALUE words as options of sbatch; a KEY alone is a flag.
 
@@ -119,8 +128,6 @@ def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, st
             )
         # sbatch takes an option's beginning for the option.
         taken = [full for full in OURS if full == key] or [f for f in OURS if f.startswith(key)]
-        if key == "gres" and "gpu" in value:
-            taken = ["gpus-per-node"]
         if taken:
             hint = f"use {OURS[taken[0]]} for it" if OURS[taken[0]] else "leave it out"
             raise UserError(f"{where} {word}: {taken[0]} is set otherwise; {hint}.")

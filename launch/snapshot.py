@@ -93,7 +93,18 @@ def _sources(root: Path) -> list[Path]:
     """What jobs need, relative to ``root``: as git lists it, or by the files' endings."""
 
     def git(which: str) -> list[Path]:
-        command = ["git", "-C", str(root), "ls-files", "-z", which, "--exclude-standard", "--"]
+        command = [
+            "git",
+            "-c",
+            f"safe.directory={root}",
+            "-C",
+            str(root),
+            "ls-files",
+            "-z",
+            which,
+            "--exclude-standard",
+            "--",
+        ]
         done = subprocess.run([*command, *SOURCES, *OTHERS], capture_output=True, check=True)
         return [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
 

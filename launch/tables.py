@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from common import runs
 from common.files import atomic_write
+from common.locks import locked
 from demo.classes import VOC_CLASSES
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -120,7 +120,7 @@ def rebuild(output_dir: Path) -> None:
     """
     results = output_dir / "results"
     results.mkdir(parents=True, exist_ok=True)
-    with FileLock(results / ".lock"):
+    with locked(results / ".lock"):
         for table in TABLES:
             frame = read(output_dir, table)
             if len(frame):

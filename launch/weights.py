@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
-from filelock import FileLock
 
 from common import backbones
 from common.errors import UserError
 from common.files import sha256
+from common.locks import locked
 from common.weights import Weights
 from detection import convert
 from detection.config import PLACEHOLDER, read_config
@@ -46,7 +46,7 @@ class Source:
         if self.backbone is None or path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with locked(path.with_name(f".{path.name}.lock")):
             if not path.exists():
                 convert.write(self.backbone, path)
 
@@ -147,8 +147,7 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
 
 def await_weights(run: Pretraining, label: str | None) -> Source:
     """What a pre-training run that is not finished will leave."""
-    line = f"weights: what {run.folder} will leave, after job {run.job_id}"
-    return Source(run.weights(label), line, awaited=run)
+    return Source(run.weights(label), run.description, awaited=run)
 
 
 def _local(wanted: str) -> Path:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from common import distributed, runs
+from common import distributed
 from common.distributed import World
 from common.errors import UserError
 from common.files import point
@@ -69,13 +69,8 @@ class Training:
     """A run's model, data and progress."""
 
     def __init__(self, config: ResolvedConfig, run: Run) -> None:
-        self.config, self.folder, self.world, self.notice = (
-            config,
-            run.folder,
-            run.world,
-            run.notice,
-        )
-        self.restarts = run.incarnation.restarts
+        self.config, self.folder, self.world = config, run.folder, run.world
+        self.job, self.notice = run, run.notice
         self.checkpoints = checkpoint.series(run.incarnation)
         world = self.world
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
@@ -135,20 +130,20 @@ class Training:
         loader = reporter.timed(self.source.training_batches(views, batches, workers, pin))
         hidden = not (self.world.is_main and sys.stderr.isatty())
         bar = tqdm(loader, initial=first, total=batches.total_steps, unit="step", disable=hidden)
-        with keep_bar_below():
+        with keep_bar_below(), self.notice.training():
             for step, batch in enumerate(bar, start=first):
                 loss, row = self.step(step, *batch.views)
                 warn_of_skipped(batch.skipped)
                 self.totals.add(step, loss, len(batch.skipped))
                 ends = (step + 1) % batches.steps_per_epoch == 0
-                due = self.notice.says_save()
+                due = self.notice.due()
                 if (step + 1) % config.log_every == 0 or ends:
                     due |= self._log(reporter, row, loss)
                 if ends:
                     self._end_epoch(reporter, step)
                 if ends or due:
                     self._save(step + 1)
-                    self.notice.saved()
+                    self.notice.leave_if_told()
                 if ends:
                     self._evaluate(reporter, step)
         reporter.close()
@@ -268,7 +263,7 @@ class Training:
             "steps": self.batches.total_steps,
             "wall_time_s": round(self.progress.seconds, 1),
             "unreadable_images": self.progress.unreadable,
-            "restarts": self.restarts,
+            "restarts": self.job.incarnation.restarts,
             "checkpoint": checkpoint.FILE,
             "demo": self.config.data == DEMO,
             **dataclasses.asdict(self.config),
@@ -277,7 +272,7 @@ class Training:
             "device": device_name(self.world.device, self.world.size),
         }
         if self.world.is_main:
-            runs.finish(self.folder, metrics)
+            self.job.finish(metrics)
             log.info("finished: %s", self.folder / checkpoint.FILE)
         return metrics
 

@@ -1,6 +1,7 @@
 """Fixtures: the embedded data, drawn once for the session, and real data where there is some."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ REAL_DATA = "LEWEL_TEST_DATA"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say where the data are before ``detection`` is imported, which registers them."""
+    # A shell ignores Ctrl-C for what it starts in the background, and tests of it would wait.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert config.cache is not None
     os.environ["LEWEL_DEMO_DIR"] = str(config.cache.mkdir("lewel-demo") / "set")
     os.environ["LEWEL_CACHE"] = str(config.cache.mkdir("lewel-cache"))

@@ -36,7 +36,7 @@ from slurm_trial_parts.faults import FAULTS
 from slurm_trial_parts.runs import say
 from slurm_trial_parts.table import Row, rich_table, write
 
-TRIALS = ("pipeline", "broken", "array", "pretrain", "local", "transfer")
+TRIALS = ("pretrain", "local", "transfer", "pipeline", "broken", "array")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Options:
     """What to try.
 
     Attributes:
-        only: Trials: pipeline, broken, array, pretrain, local, transfer. Default: all.
+        only: Trials: pretrain, local, transfer, pipeline, broken, array. Default: all.
         faults: Faults of pretrain and transfer, by their names in the table. Default: all.
         folder: Folder for the runs, which must be new or empty. Default: a temporary one.
         keep: Keep the temporary folder. The cluster is ended anyway.
@@ -87,12 +87,12 @@ def trials(
     pretraining = Pretraining(cluster, folder / "pretrain", options.faults, options.epochs)
     transfer: Disturbed = Transfer(cluster, folder / "transfer", options.faults, options.iterations)
     return {
-        "pipeline": lambda: others.pipeline(cluster, folder / "pipeline"),
-        "broken": lambda: others.broken(cluster, folder / "broken"),
-        "array": lambda: others.array(cluster, folder / "array"),
         "pretrain": pretraining.rows,
         "local": lambda: others.local(cluster, pretraining),
         "transfer": transfer.rows,
+        "pipeline": lambda: others.pipeline(cluster, folder / "pipeline"),
+        "broken": lambda: others.broken(cluster, folder / "broken"),
+        "array": lambda: others.array(cluster, folder / "array"),
     }
 
 
@@ -103,14 +103,21 @@ def run(options: Options, folder: Path) -> list[Row]:
         for name, trial in trials(options, cluster, folder).items():
             if options.only and name not in options.only:
                 continue
-            try:
-                rows.extend(trial())
-            except Exception as error:  # the others are still worth trying
-                traceback.print_exc()
-                rows.append(Row(name, "", f"{type(error).__name__}: {error}", False))
-            finally:
-                cluster.cancel_all()
+            for row in _tried(name, trial):
+                rows.append(row)
+                if options.output:
+                    write(options.output, rows)
+            cluster.cancel_all()
     return rows
+
+
+def _tried(name: str, trial: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """A trial's rows; an error is one of them, since the other trials are still worth trying."""
+    try:
+        yield from trial()
+    except Exception as error:
+        traceback.print_exc()
+        yield Row(name, "", f"{type(error).__name__}: {error}", False)
 
 
 @contextmanager
@@ -146,8 +153,6 @@ def main() -> int:
         if not (options.folder or options.keep):
             shutil.rmtree(folder)
     Console(width=None if sys.stdout.isatty() else 180).print(rich_table(rows))
-    if options.output:
-        write(options.output, rows)
     return 0 if rows and all(row.ok for row in rows) else 1
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.errors import UserError
+from common.workers import outlive_sigterm
 from pretrain.data.source import Batch, Transform
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Batches:
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin_memory,
+            worker_init_fn=outlive_sigterm,
             generator=torch.Generator(),  # or a loader would draw from the stream of the model
             **how,
         )

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from common.errors import UserError
 from common.files import atomic_write
+from common.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def read_index(shards: Sequence[Path]) -> list[Contents]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(f"{file}.lock"))
+            stack.enter_context(locked(Path(f"{file}.lock")))
         except OSError as error:
             log.warning("cannot keep the shards' index in %s (%s); set %s", folder, error, CACHE)
             return _scan_all(shards)

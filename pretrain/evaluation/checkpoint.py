@@ -28,6 +28,7 @@ class Progress:
         top5: likewise, among the first five guesses.
         evaluated: validation images that were read.
         unreadable_val: validation images that could not be read.
+        validated: epochs before the last evaluation.
     """
 
     step: int = 0
@@ -38,6 +39,7 @@ class Progress:
     top5: int = 0
     evaluated: int = 0
     unreadable_val: int = 0
+    validated: int = 0
 
 
 def series(incarnation: Incarnation) -> Series:

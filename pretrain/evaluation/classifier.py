@@ -18,6 +18,7 @@ from common import distributed, runs
 from common.errors import UserError
 from common.files import point
 from common.logs import keep_bar_below
+from common.metrics import drop
 from common.provenance import device_name, git_commit, versions
 from common.running import Run, running
 from pretrain.augment import RandomViews, crop_and_flip
@@ -25,9 +26,15 @@ from pretrain.data import Batch, StepBatches, warn_of_skipped
 from pretrain.evaluation import cache, checkpoint
 from pretrain.evaluation.accuracy import Accuracy
 from pretrain.evaluation.config import ClassifierConfig
-from pretrain.evaluation.network import Classifier, feature_dim, fingerprint, load_backbone
+from pretrain.evaluation.network import (
+    Classifier,
+    feature_dim,
+    fingerprint,
+    load_backbone,
+    make_optimizer,
+)
 from pretrain.evaluation.outcome import final_metrics
-from pretrain.evaluation.protocols import MOMENTUM, decay
+from pretrain.evaluation.protocols import decay
 from pretrain.evaluation.ranks import add_up
 from pretrain.evaluation.splits import open_splits
 from pretrain.evaluation.validation import Validation
@@ -62,13 +69,8 @@ class Evaluation:
     """A run's images, network and progress."""
 
     def __init__(self, config: ClassifierConfig, run: Run) -> None:
-        self.config, self.folder, self.world, self.notice = (
-            config,
-            run.folder,
-            run.world,
-            run.notice,
-        )
-        self.restarts = run.incarnation.restarts
+        self.config, self.folder, self.world = config, run.folder, run.world
+        self.job, self.notice = run, run.notice
         self.checkpoints = checkpoint.series(run.incarnation)
         world = self.world
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
@@ -141,20 +143,25 @@ class Evaluation:
         if self.config.frozen and fingerprint(self.model.backbone) != frozen:
             raise RuntimeError("the frozen backbone changed while the classifier was trained")
         metrics = final_metrics(self.config, self.splits, self.progress) | {
-            "restarts": self.restarts,
+            "restarts": self.job.incarnation.restarts,
             "git_commit": self.commit,
             "versions": versions(),
             "device": device_name(self.world.device, self.world.size),
         }
         if self.world.is_main:
-            runs.finish(self.folder, metrics)
+            self.job.finish(metrics)
             (self.folder / cache.FILE).unlink(missing_ok=True)  # 400 MB that nothing reads again
             log.info("finished: top-1 %.2f %%, in %s", metrics["top1"], self.folder / runs.FINAL)
         return metrics
 
     def _train(self) -> None:
         config, batches, first = self.config, self.batches, self.progress.step
+        pending = self.progress.validated < first // batches.steps_per_epoch  # it was cut short
+        if pending and self.world.is_main:
+            drop(self.folder / "metrics.jsonl", lambda r: "top1" in r and r["step"] == first - 1)
         reporter = Reporter(self.folder, first, batches.total_steps, config.batch_size, self.world)
+        if pending:
+            self._validate(reporter, first - 1)
         skipped = 0
         bar = tqdm(
             reporter.timed(self._loader()),
@@ -163,21 +170,24 @@ class Evaluation:
             unit="step",
             disable=not (self.world.is_main and sys.stderr.isatty()),
         )
-        with keep_bar_below():
+        with keep_bar_below(), self.notice.training():
             for step, batch in enumerate(bar, start=first):
                 epoch, position = divmod(step, batches.steps_per_epoch)
                 self.losses[position] = self.step(epoch, batch)
                 skipped += warn_of_skipped(batch.skipped)
                 ends = position + 1 == batches.steps_per_epoch
-                due = self.notice.says_save()
+                due = self.notice.due()
                 if (step + 1) % config.log_every == 0 or ends:
                     mean = self._finite_losses(step)
                     row = {"step": step, "epoch": epoch, **self.rates(epoch)}
                     reporter.write(row | {"loss": mean[-1].item()})
                 if ends or due:
-                    self._save(step, skipped, reporter)
+                    self._save(step, skipped)
                     skipped = 0
-                    self.notice.saved()
+                    reporter.pause()
+                    self.notice.leave_if_told()
+                if ends:
+                    self._validate(reporter, step)
         reporter.close()
 
     def rates(self, epoch: int) -> dict[str, float]:
@@ -236,21 +246,35 @@ class Evaluation:
             )
         return mean
 
-    def _save(self, step: int, skipped: int, reporter: Reporter) -> None:
-        """Save after ``step``; at an epoch's end, evaluate before."""
-        mean, progress = self._finite_losses(step), self.progress
+    def _save(self, step: int, skipped: int) -> None:
+        """Save after ``step``, of whose epoch this process met ``skipped`` unreadable images."""
+        losses, progress = self._finite_losses(step), self.progress
         progress.step = step + 1
         progress.unreadable += int(add_up(torch.tensor(skipped), self.world))
-        if len(mean) == self.batches.steps_per_epoch:
-            epoch, progress.loss = step // len(mean), mean.mean().item()
-            row = {"step": step, "epoch": epoch, "epoch_loss": progress.loss}
-            reporter.evaluated(row | self.validate())
-            mean = mean[:0]
-        progress.seconds = time.monotonic() - self.started
-        if self.world.is_main:
-            state = checkpoint.contents(self.trained, self.optimizer, self.scaler, progress, mean)
-            point(self.folder / checkpoint.FILE, self.checkpoints.save(progress.step, state))
+        if len(losses) == self.batches.steps_per_epoch:
+            progress.loss, losses = losses.mean().item(), losses[:0]
+        self._write(losses)
+
+    def _validate(self, reporter: Reporter, step: int) -> None:
+        """Evaluate after the last step of an epoch, which is saved."""
+        epoch = step // self.batches.steps_per_epoch
+        with self.notice.at_once():
+            found = self.validate()
+        reporter.evaluated(
+            {"step": step, "epoch": epoch, "epoch_loss": self.progress.loss, **found}
+        )
+        self.progress.validated = epoch + 1
+        self._write(torch.zeros(0))
         reporter.pause()
+
+    def _write(self, losses: Tensor) -> None:
+        """Write a checkpoint with the losses of an epoch that is not whole."""
+        self.progress.seconds = time.monotonic() - self.started
+        if self.world.is_main:
+            state = checkpoint.contents(
+                self.trained, self.optimizer, self.scaler, self.progress, losses
+            )
+            point(self.folder / checkpoint.FILE, self.checkpoints.save(self.progress.step, state))
 
     def _announce(self) -> None:
         config, batches = self.config, self.batches
@@ -270,15 +294,3 @@ class Evaluation:
         )
         if self.progress.step:
             log.info("resumed after step %d", self.progress.step - 1)
-
-
-def make_optimizer(model: Classifier, config: ClassifierConfig) -> torch.optim.SGD:
-    """SGD for the classifier, and for a backbone that learns; each at a rate of its own."""
-    parts: dict[str, nn.Module] = {"lr": model.head}
-    if not config.frozen:
-        parts = {"backbone_lr": model.backbone, "head_lr": model.head}
-    groups = [
-        {"params": list(part.parameters()), "rate": name, "lr": config.rates[name]}
-        for name, part in parts.items()
-    ]
-    return torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay)

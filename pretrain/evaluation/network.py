@@ -11,6 +11,8 @@ from common.backbones import build_resnet, read_backbone
 from common.errors import UserError
 from common.files import sha256
 from common.weights import Weights
+from pretrain.evaluation.config import ClassifierConfig
+from pretrain.evaluation.protocols import MOMENTUM
 
 
 class Classifier(nn.Module):
@@ -97,3 +99,15 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def make_optimizer(model: Classifier, config: ClassifierConfig) -> torch.optim.SGD:
+    """SGD for the classifier, and for a backbone that learns; each at a rate of its own."""
+    parts: dict[str, nn.Module] = {"lr": model.head}
+    if not config.frozen:
+        parts = {"backbone_lr": model.backbone, "head_lr": model.head}
+    groups = [
+        {"params": list(part.parameters()), "rate": name, "lr": config.rates[name]}
+        for name, part in parts.items()
+    ]
+    return torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from common import incarnations
-from common.incarnations import Incarnation
 
 
 def test_starts_are_counted_and_an_older_one_sees_the_newer(tmp_path: Path) -> None:
@@ -37,16 +36,31 @@ def test_copies_that_begin_at_once_have_different_numbers(tmp_path: Path) -> Non
     assert sorted(found) == list(range(1, 81))
 
 
-def test_a_start_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert incarnations.newest_slurm_job(tmp_path) == ""
+def test_only_slurms_new_start_of_the_same_job_is_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
     incarnations.begin(tmp_path)
-    assert incarnations.newest_slurm_job(tmp_path) == ""
+    assert not incarnations.is_of_this_job(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert not incarnations.is_of_this_job(tmp_path)
     incarnations.begin(tmp_path)
-    assert incarnations.newest_slurm_job(tmp_path) == "12"
+    assert not incarnations.is_of_this_job(tmp_path)  # a second command in an allocation
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert incarnations.is_of_this_job(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert not incarnations.is_of_this_job(tmp_path)
     said = json.loads((tmp_path / "incarnations" / "0002.json").read_text())
-    assert said.keys() == {"slurm_job", "host", "pid", "started"}
+    assert said.keys() == {"slurm_job", "slurm_restart", "host", "pid", "started"}
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
     (tmp_path / "incarnations" / "0002.json").write_text("")  # its writer was killed
-    assert incarnations.newest_slurm_job(tmp_path) == ""
-    assert Incarnation(tmp_path, 2).is_newest
+    assert not incarnations.is_of_this_job(tmp_path)
+
+
+def test_a_copy_whose_folder_became_another_runs_stops(tmp_path: Path) -> None:
+    old = incarnations.begin(tmp_path)
+    old.require_newest()
+    (tmp_path / "incarnations" / "0001.json").unlink()
+    with pytest.raises(SystemExit):
+        old.require_newest()

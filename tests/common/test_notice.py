@@ -2,17 +2,22 @@
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from multiprocessing import Process
 from pathlib import Path
 from types import FrameType
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from common import incarnations, notice
 from common.distributed import World
 from common.incarnations import Incarnation
-from common.notice import REQUEUE, Notice, listening
+from common.notice import Notice, listening
 from tests.alone import ALONE
 from tests.processes import in_processes
 
@@ -46,43 +51,54 @@ def handlers() -> object:
 
 
 def test_a_job_saves_and_is_requeued(on_slurm: None, tmp_path: Path) -> None:
-    with pytest.raises(Requeued), listening(ALONE, Incarnation(tmp_path)) as told:
-        assert not told.says_save()
+    with pytest.raises(Requeued), listening() as told, told.training():
+        assert not told.due()
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert told.says_save()
-        told.saved()
+        assert told.due()
+        told.leave_if_told()
     assert signal.getsignal(signal.SIGUSR2) is submitits_handler
 
 
 def test_a_job_that_slurm_requeues_itself_saves_and_goes_on(on_slurm: None, tmp_path: Path) -> None:
-    with listening(ALONE, Incarnation(tmp_path)) as told:
+    with listening() as told, told.training():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert told.says_save()
-        told.saved()
-        assert not told.says_save()
+        assert told.due()
+        told.leave_if_told()
+        assert not told.due()
 
 
-def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None, tmp_path: Path) -> None:
-    with listening(ALONE, Incarnation(tmp_path)) as told:
-        with told.at_once():
-            os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Requeued), told.at_once():
+def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None) -> None:
+    with listening() as told:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Requeued):
             os.kill(os.getpid(), signal.SIGUSR2)
-        told._told = REQUEUE  # heard just before the block
+    with listening() as told, told.training():
+        os.kill(os.getpid(), signal.SIGUSR2)
         with pytest.raises(Requeued), told.at_once():
             raise AssertionError
+    with listening() as told, told.training(), pytest.raises(Requeued), told.at_once():
+        os.kill(os.getpid(), signal.SIGUSR2)
 
 
-def test_a_signal_that_came_before_is_heard(on_slurm: None, tmp_path: Path) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.hold_signals does
-    os.kill(os.getpid(), signal.SIGUSR2)
-    with pytest.raises(Requeued), listening(ALONE, Incarnation(tmp_path)) as told:
-        assert told.says_save()
-        told.saved()
+BEFORE = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.hold_signals does
+os.kill(os.getpid(), signal.SIGUSR2)
+from common.notice import listening
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(7))  # submitit's
+with listening():
+    pass
+"""
+
+
+def test_a_signal_that_came_before_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    root = Path(__file__).resolve().parent.parent.parent
+    assert subprocess.run([sys.executable, "-c", BEFORE], cwd=root, check=False).returncode == 7
 
 
 def test_a_workers_signal_is_not_the_jobs(on_slurm: None, tmp_path: Path) -> None:
-    with listening(ALONE, Incarnation(tmp_path)) as told:
+    with listening() as told, told.training():
 
         def work() -> None:
             with told.at_once():
@@ -93,7 +109,7 @@ def test_a_workers_signal_is_not_the_jobs(on_slurm: None, tmp_path: Path) -> Non
         worker = Process(target=work)
         worker.start()
         worker.join(20)
-        assert worker.exitcode == 7 and not told.says_save()
+        assert worker.exitcode == 7 and not told.due()
 
 
 def test_a_controller_that_is_down_is_asked_again(
@@ -108,27 +124,30 @@ def test_a_controller_that_is_down_is_asked_again(
             raise OSError("Unable to contact slurm controller")
         raise Requeued
 
-    told = Notice(ALONE, Incarnation(tmp_path), down_twice)
-    told.heard(signal.SIGUSR2, None)
+    told = Notice(requeue=down_twice)
     with pytest.raises(Requeued):
-        told.saved()
+        told.heard(signal.SIGUSR2, None)
     assert len(asked) == 3
 
 
 def test_an_older_copy_stops(on_slurm: None, tmp_path: Path) -> None:
     first = incarnations.begin(tmp_path)
-    with listening(ALONE, first) as told:
-        assert not told.says_save()
+    with listening() as told, told.training():
+        told.join(ALONE, first)
+        assert not told.due()
         incarnations.begin(tmp_path)
+        os.kill(os.getpid(), signal.SIGUSR2)  # whatever it is told, it requeues nobody
         with pytest.raises(SystemExit):
-            told.says_save()
+            told.due()
+        with pytest.raises(SystemExit), told.at_once():
+            raise AssertionError
 
 
 def test_elsewhere_signals_are_left_alone(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGUSR2)
-    with listening(ALONE, Incarnation(tmp_path)) as told:
+    with listening() as told:
         assert signal.getsignal(signal.SIGUSR2) == before
-        assert not told.says_save()
+        assert not told.due()
 
 
 def _steps(world: World, folder: Path, signum: int) -> None:
@@ -137,18 +156,19 @@ def _steps(world: World, folder: Path, signum: int) -> None:
     _as_on_slurm(patch)
     saved: list[int] = []
     try:
-        with listening(world, Incarnation(folder) if world.is_main else None) as told:
+        with listening() as told, told.training():
+            told.join(world, incarnations.begin(folder) if world.is_main else Incarnation(folder))
             for step in range(9):
                 time.sleep(0.01 * world.rank)
                 if (step, world.rank) == (5, 1):
                     os.kill(os.getpid(), signum)
-                if told.says_save():
+                if told.due():
                     saved.append(step)
                     (folder / f"{world.rank}").write_text(f"{saved}")
-                    if world.rank == 0 or signum == signal.SIGTERM:
-                        told.saved()
-                    else:  # it would wait for Slurm to end it
-                        break
+                    if world.rank == 1 and signum == signal.SIGUSR2:
+                        break  # it would wait for Slurm to end it
+                    told.leave_if_told()
+            told.close()
     except Requeued:
         assert world.is_main
     patch.undo()
@@ -158,3 +178,28 @@ def _steps(world: World, folder: Path, signum: int) -> None:
 def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> None:
     in_processes(_steps, tmp_path, signum)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[6]", "[6]"]
+
+
+def _evaluation(world: World, folder: Path) -> None:
+    """Both are told while the main process waits for the other in a collective."""
+    patch = pytest.MonkeyPatch()
+    _as_on_slurm(patch)
+    count = torch.ones(())
+    try:
+        with listening() as told:
+            told.join(world, incarnations.begin(folder) if world.is_main else Incarnation(folder))
+            if world.is_main:
+                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+            else:
+                time.sleep(1)
+                os.kill(os.getpid(), signal.SIGUSR2)
+            dist.all_reduce(count)
+    except Requeued:
+        assert world.is_main
+        (folder / "requeued").touch()
+    patch.undo()
+
+
+def test_a_job_that_is_told_in_a_collective_leaves_after_it(tmp_path: Path) -> None:
+    in_processes(_evaluation, tmp_path)
+    assert (tmp_path / "requeued").exists()

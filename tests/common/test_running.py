@@ -22,7 +22,7 @@ from pathlib import Path
 from common.running import running
 with running(Path(sys.argv[1]), {}, "cpu") as run:
     print(run.incarnation.number, flush=True)
-    while not run.notice.says_save():
+    while not run.notice.due():
         time.sleep(0.05)
 """
 
@@ -74,6 +74,9 @@ def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
 ) -> None:
     first = first_copy(SLURM_JOB_ID="7")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
+    assert_refused(tmp_path / "run")  # a second command in the same allocation
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with running(tmp_path / "run", {}, "cpu") as run:
         assert run.incarnation.number == 2
         monkeypatch.delenv("SLURM_JOB_ID")

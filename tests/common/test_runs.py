@@ -27,8 +27,10 @@ def test_an_earlier_run_is_back_where_its_successor_wrote_nothing(tmp_path: Path
 
 def test_a_folder_that_a_job_holds_is_not_set_aside(tmp_path: Path) -> None:
     folder = finished(tmp_path / "a")
+    lock = runs.hold(folder)
+    assert lock is not None
     with (
-        runs.hold(folder),
+        lock,
         pytest.raises(UserError, match="in use by a job"),
         runs.set_aside(folder, wanted=True),
     ):

@@ -10,6 +10,7 @@ import torchvision
 from detectron2.modeling import build_model
 from torch import nn
 
+from common import incarnations
 from common.errors import UserError
 from common.incarnations import Incarnation
 from common.series import Series
@@ -29,11 +30,14 @@ class Broken:
         raise OSError("no space left on device")
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def series(folder: Path) -> Series:
+    """Of the first job in the folder."""
+    if not incarnations.count(folder):
+        incarnations.begin(folder)
     return Series(Incarnation(folder), "model", ".pth")
 
 
@@ -43,7 +47,7 @@ def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
     assert not SeriesCheckpointer(model, series(tmp_path)).resume(ALONE)
     SeriesCheckpointer(model, series(tmp_path), optimizer=optimizer).save_step(1)
     name = "model_0001_000000001.pth"
-    assert files(tmp_path) == ["last_checkpoint", name]
+    assert files(tmp_path).keys() == {"last_checkpoint", name}
     assert (tmp_path / "last_checkpoint").read_text() == name
     restored = torch.optim.SGD(other.parameters(), lr=0.1)
     checkpointer = SeriesCheckpointer(other, series(tmp_path), optimizer=restored)
@@ -56,11 +60,11 @@ def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_failed_save_leaves_what_was_there(tmp_path: Path, step: int) -> None:
     SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(1)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = files(tmp_path)
     checkpointer = SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path), broken=Broken())
     with pytest.raises(OSError, match="no space"):
         checkpointer.save_step(step)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert files(tmp_path) == before
 
 
 def test_a_checkpoint_that_was_cut_short_falls_back(tmp_path: Path) -> None:

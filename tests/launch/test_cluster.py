@@ -11,7 +11,7 @@ from launch import cluster
 from launch.cluster import check_controller, processes, resolve_cluster, visible_gpus
 from launch.executor import job_environment
 from launch.options import Resources
-from launch.resources import sbatch_options
+from launch.resources import gpus_of_gres, sbatch_options
 from launch.transfer import split_overrides
 from tests.launch.fake_slurm import FakeSlurm
 
@@ -132,7 +132,6 @@ def test_any_other_option_of_sbatch() -> None:
         ("part=gpu", "partition is set otherwise"),  # sbatch would take it
         ("--time=3", "time is set otherwise; use --timeout-min for it"),
         ("ntasks_per_node=3", "ntasks-per-node is set otherwise; use --tasks-per-node for it"),
-        ("gres=gpu:a100:4", "gpus-per-node is set otherwise; use --gpus-per-node for it"),
         ("gpus=4", "gpus-per-node is set otherwise"),
         ("export=NONE", r"export is set otherwise; use a table \[env\] in slurm.toml for it"),
         ("no-requeue", "no-requeue is set otherwise; use --max-requeues for it"),
@@ -162,3 +161,25 @@ def test_a_controller_that_is_down_is_waited_for_and_then_named(
     assert capsys.readouterr().out == "waiting for Slurm's controller\n"
     fake_slurm.say("ping", "Slurmctld(primary) at a is UP\n")
     check_controller()
+
+
+@pytest.mark.parametrize(
+    ("word", "gpus"),
+    [("gres=gpu:a100:4", 4), ("gres=gpu:4", 4), ("gres=gpu", 1), ("gres=gpu:a100", 1),
+     ("--gres=gpu:h100_80gb:8", 8), ("gres=lustre:1", None), ("nice=4", None)],
+)  # fmt: skip
+def test_gpus_of_a_type_are_counted(word: str, gpus: int | None) -> None:
+    assert gpus_of_gres(["reservation=x", word]) == gpus
+
+
+def test_gpus_of_a_type_are_as_many_as_processes(login_node: None) -> None:
+    typed = ("gres=gpu:a100:4",)
+    assert processes(Resources(gpus_per_node=4, slurm=typed)) == 4
+    with pytest.raises(UserError, match=r"--slurm asks for 4 GPUs .* --gpus-per-node for 8"):
+        processes(Resources(slurm=typed))
+
+
+def test_a_job_has_time_before_slurm_warns_it(login_node: None) -> None:
+    assert processes(Resources(gpus_per_node=1, timeout_min=3, signal_delay_s=60)) == 1
+    with pytest.raises(UserError, match=r"--timeout-min 3 leaves no time .* 180 s before the end"):
+        processes(Resources(gpus_per_node=1, timeout_min=3))

@@ -114,10 +114,10 @@ def test_a_lock_tells_running_from_stopped(tmp_path: Path, fake: FakeSlurm) -> N
 def test_looking_at_a_lock_leaves_nothing(tmp_path: Path) -> None:
     assert not is_held(tmp_path) and not list(tmp_path.iterdir())
     lock = runs.hold(tmp_path)
-    assert is_held(tmp_path)
+    assert lock is not None and is_held(tmp_path)
     lock.release()
     assert not is_held(tmp_path)
-    runs.hold(tmp_path).release()
+    runs.require_free(tmp_path)
 
 
 def test_slurm_that_does_not_answer_is_said(tmp_path: Path, fake: FakeSlurm) -> None:
@@ -125,6 +125,7 @@ def test_slurm_that_does_not_answer_is_said(tmp_path: Path, fake: FakeSlurm) -> 
     held = run(tmp_path, "transfer", "b", "2")
     fake.answers("squeue", error(DOWN))
     lock = runs.hold(held)
+    assert lock is not None
     assert state_of(tmp_path) == {"a": "unknown (Slurm does not answer)", "b": "running"}
     lock.release()
 

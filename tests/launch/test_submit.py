@@ -251,3 +251,11 @@ def test_waiting_follows_what_slurm_has_and_what_it_gets(
     failing, stopped = -1, 1  # Ctrl-C
     start(jobs, waiting)
     assert [seed for _, _, seed in followed] == [0, 1]
+
+
+def test_gpus_of_a_type_take_the_place_of_others(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    typed = Resources(gpus_per_node=2, slurm=("gres=gpu:a100:2",), cluster="slurm")
+    start([job(tmp_path)], typed)
+    script = fake_slurm.script()
+    assert "#SBATCH --gres=gpu:a100:2" in script
+    assert not any("gpus-per-node" in line for line in script)

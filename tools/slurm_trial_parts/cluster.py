@@ -95,7 +95,7 @@ class Cluster:
         """SIGTERM a daemon, and wait until it is gone; ``tool("start")`` brings it back."""
         pid = int(self.tool("pid", daemon))
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not _words(pid), f"end of {daemon}")
+        wait_for(lambda: not lives(pid), f"end of {daemon}")
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 120) -> None:
@@ -124,6 +124,11 @@ def ranks(job: str) -> dict[int, int]:
                 found[pid] = int(names[b"SLURM_PROCID"]), parent
     # Data loaders' workers have their rank's command line and environment.
     return {rank: pid for pid, (rank, parent) in found.items() if parent not in found}
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there, and more than a zombie."""
+    return bool(_words(pid))
 
 
 def _words(pid: int) -> bytes:

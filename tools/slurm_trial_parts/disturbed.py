@@ -186,13 +186,13 @@ class Transfer(Disturbed):
         return min(scores) - margin, max(scores) + margin
 
     def judged(self, run: Run) -> tuple[str, bool]:
-        expected = _iterations(self.undisturbed[0].folder)
-        found = _iterations(run.folder)
-        if found != expected:
-            return f"iterations {found} and not {expected}", False
+        expected, found = (_iterations(r.folder) for r in (self.undisturbed[0], run))
+        own = [iteration for iteration in found if iteration not in expected]  # where it left
+        if sorted({*expected, *own}) != found:
+            return f"logged iterations {found} and not {expected}", False
         score = _final(run.folder)["mIoU"]
         low, high = self.bounds()
-        words = f"all {self.iterations} iterations once, mIoU {score:.2f}"
+        words = f"all {self.iterations} iterations, each line once, mIoU {score:.2f}"
         return words, low <= score <= high
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from slurm_trial_parts.cluster import ranks
+from slurm_trial_parts.cluster import lives, ranks, wait_for
 from slurm_trial_parts.runs import Run, say
 
 RUNS_S, STANDS_S = 0.5, 1.5  # of a run that is slowed down
@@ -76,13 +76,15 @@ def killed(run: Run, steps: int) -> None:
 def lost_node(run: Run, steps: int) -> None:
     """slurmd dies and the node is declared down, while the job's processes there live on."""
     run.wait_until(1, int(0.15 * steps))
-    node = run.cluster.node(run.job)
+    node, first = run.cluster.node(run.job), ranks(run.job).values()
     try:
         with slow(run):  # or the first copy would be at its end before Slurm calls it lost
             say(f"job {run.job}: at step {run.steps} of {steps}, slurmd of {node} is killed")
             run.cluster.tool("kill", f"slurmd.{node}")
             run.wait_for_start(2)
             say(f"job {run.job}: the first copy had come to step {run.steps} of {steps}")
+        wait_for(lambda: not any(map(lives, first)), "end of the first copy")
+        say(f"job {run.job}: the first copy has seen the second, and stopped")
     finally:
         run.cluster.tool("start")
     say(f"slurmd of {node} is back")

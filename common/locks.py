@@ -1,0 +1,41 @@
+"""Locks of files; on a file system without any, nothing is held and nothing waits."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock
+
+log = logging.getLogger("locks")
+
+
+def take(path: Path, timeout_s: float = -1) -> BaseFileLock | None:
+    """Take a lock that ends with the process at the latest; None where there are no locks.
+
+    Args:
+        path: the lock's file.
+        timeout_s: how long to wait for another process; -1 waits for ever.
+
+    Raises:
+        filelock.Timeout: if another process held it all the time.
+    """
+    # A file instead of a lock, which filelock would make, would outlive a process that is killed.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except NotImplementedError:
+        log.warning("%s is on a file system without locks: start no second job there", path.parent)
+        return None
+    return lock
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock ``path`` within the block."""
+    lock = take(path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,29 @@
+"""Processes that fork while they belong to a process group."""
+
+import os
+import time
+
+from common.distributed import FORK_PAUSE_S, World
+from tests.processes import in_processes
+
+
+def test_the_threads_of_a_process_group_come_to_rest_before_a_fork() -> None:
+    assert _seconds_of_a_fork() < FORK_PAUSE_S
+    in_processes(_check_pause)
+
+
+def _check_pause(world: World) -> None:
+    assert _seconds_of_a_fork() >= FORK_PAUSE_S
+
+
+def _seconds_of_a_fork() -> float:
+    """The least of some."""
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        seconds.append(time.monotonic() - started)
+        os.waitpid(pid, 0)
+    return min(seconds)
