@@ -182,8 +182,8 @@ class Notice:
 def listening() -> Iterator[Notice]:
     """Take notice of Slurm's signals within the block, in a job that submitit started there.
 
-    The signals were blocked from the job's first moment on, where ``launch.hold_signals`` started
-    it: one that came meanwhile is heard now.
+    The signals were blocked from the job's first moment on, where
+    ``launch.cluster.hold_signals`` started it: one that came meanwhile is heard now.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         yield Notice()

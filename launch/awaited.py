@@ -17,12 +17,12 @@ from common.distributed import is_main_process
 from common.errors import UserError
 from common.files import write_json
 from common.weights import Weights
-from launch import slurm
-from launch.cluster import resolve_cluster
-from launch.jobs import STARTED, Job
-from launch.records import Record
-from launch.resources import Resources
-from launch.slurm import State
+from launch.cluster import slurm
+from launch.cluster.jobs import STARTED, Job
+from launch.cluster.processes import resolve_cluster
+from launch.cluster.records import Record
+from launch.cluster.resources import Resources
+from launch.cluster.slurm import State
 from pretrain import methods
 from pretrain.checkpoint import FILE
 

@@ -16,10 +16,10 @@ from launch.awaited import (
     start_awaited,
 )
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
-from launch.cluster import device, processes
-from launch.jobs import AWAITING, Job
+from launch.cluster.jobs import AWAITING, Job
+from launch.cluster.processes import device, processes
+from launch.cluster.submit import launch
 from launch.options import Resources, RunOptions
-from launch.submit import launch
 from pretrain.evaluation.classifier import classify
 from pretrain.evaluation.config import LinearConfig, SemiConfig
 from pretrain.evaluation.splits import open_splits
@@ -179,7 +179,7 @@ def submit(
         planned: the run.
         run: its folder.
         resources: its own.
-        skip_live: as for :func:`launch.submit.launch`.
+        skip_live: as for :func:`launch.cluster.submit.launch`.
     """
     check_waits(planned.after, resources)
     print(planned.lines, flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from detection.config import TransferConfig
 from detection.evaluation import kind_of
 from launch.awaited import Awaited, start_awaited
-from launch.jobs import AWAITING, Job
+from launch.cluster.jobs import AWAITING, Job
 from launch.options import RunOptions
 from launch.weights import Source, find_weights
 from segmentation.train import transfer

@@ -10,8 +10,8 @@ import tyro
 from common import runs
 from common.errors import UserError
 from common.files import check_writable
-from launch import site
-from launch.resources import Resources
+from launch.cluster import site
+from launch.cluster.resources import Resources
 
 __all__ = ["Resources", "RunOptions", "parse", "resources"]
 

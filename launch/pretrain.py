@@ -19,10 +19,10 @@ from common.distributed import check_divides
 from common.errors import UserError, command
 from common.files import write_json
 from launch.awaited import Pretraining
-from launch.cluster import device, processes, resolve_cluster
-from launch.jobs import Job
+from launch.cluster.jobs import Job
+from launch.cluster.processes import device, processes, resolve_cluster
+from launch.cluster.submit import launch
 from launch.options import Resources, RunOptions, parse, resources
-from launch.submit import launch
 from pretrain import methods
 from pretrain.config import PretrainConfig
 from pretrain.data import check_enough, open_images, open_validation

@@ -15,8 +15,8 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common.errors import UserError, command
 from common.files import atomic_write
 from launch import tables
+from launch.cluster.states import Unfinished, unfinished
 from launch.options import parse
-from launch.states import Unfinished, unfinished
 from launch.summary import markdown, summarise
 
 MARKDOWN = "summary.md"

@@ -23,11 +23,11 @@ from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
 from detection.evaluation import check_evaluators
 from launch.awaited import Pretraining, check_waits
-from launch.cluster import device, processes
-from launch.jobs import Job
+from launch.cluster.jobs import Job
+from launch.cluster.processes import device, processes
+from launch.cluster.submit import launch
 from launch.members import Member, located
 from launch.options import Resources, RunOptions, parse, resources
-from launch.submit import launch
 from launch.weights import Source, await_weights, find_detector, find_weights
 
 OVERRIDE_KEY = re.compile(
@@ -115,7 +115,7 @@ def submit(
         members: the runs.
         run: their folders.
         resources: of each.
-        skip_live: as for :func:`launch.submit.launch`.
+        skip_live: as for :func:`launch.cluster.submit.launch`.
 
     Raises:
         UserError: if a folder holds another run, or a job could not be submitted, or failed.

@@ -82,7 +82,7 @@ def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None) -> None:
 
 BEFORE = """
 import os, signal, sys
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.hold_signals does
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.cluster.hold_signals does
 os.kill(os.getpid(), signal.SIGUSR2)
 from common.notice import listening
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(7))  # submitit's

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from launch.site import PREFIX
-from tests.launch.fake_slurm import FakeSlurm
+from launch.cluster.site import PREFIX
+from tests.launch.cluster.fake_slurm import FakeSlurm
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,13 @@ import launch.transfer
 from common import runs
 from common.errors import UserError
 from common.files import sha256, write_json
-from launch import slurm
 from launch.awaited import find_pretraining, start_awaited
 from launch.classify import WeightOptions
-from launch.jobs import STARTED, Job, followers
+from launch.cluster import slurm
+from launch.cluster.jobs import STARTED, Job, followers
+from launch.cluster.records import Record
+from launch.cluster.slurm import State
 from launch.options import Resources, RunOptions
-from launch.records import Record
-from launch.slurm import State
 from pretrain.config import PretrainConfig
 from pretrain.evaluation.config import LinearConfig
 from tests.launch.test_weights import checkpoint
@@ -67,7 +67,9 @@ def test_a_transfer_waits_in_a_folder_of_its_own_and_becomes_the_run_that_it_wou
     (after,) = launch.transfer.plan(sweep(tmp_path, pending, lr=(0.01,), seed=3), ())
     assert after.source.awaited is None and after.config.weights.sha256 == sha256(path)
     expected = after.job(RunOptions(output_dir=tmp_path))
-    assert ran == [expected] and ran[0].config.weights.epochs == 200
+    assert [dataclasses.replace(job, max_requeues=20) for job in ran] == [expected] and ran[
+        0
+    ].config.weights.epochs == 200
     assert Path(expected.config.weights.path).is_file()  # converted
     record = Record.read(expected.folder)
     assert record is not None and record.job_id == "13_1"
@@ -86,7 +88,9 @@ def test_a_linear_evaluation_waits_too(
     ran: list[Job] = []
     monkeypatch.setattr(Job, "__call__", lambda job: ran.append(job))
     start_awaited(planned.job.config, planned.job.folder)
-    assert ran == [launch.classify.plan(*options).job]
+    assert [dataclasses.replace(job, max_requeues=20) for job in ran] == [
+        launch.classify.plan(*options).job
+    ]
     assert ran[0].folder.parent == tmp_path / "runs" / "linear"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import launch.transfer
 from common.errors import UserError
-from launch.jobs import Job
+from launch.cluster.jobs import Job
 from launch.options import Resources, RunOptions
 
 CONFIG = Path(__file__).resolve().parent.parent.parent / "det_configs" / "demo_R_18_FPN.yaml"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from common.runs import is_finished
+from launch.cluster.records import Record
 from launch.pretrain import run
-from launch.records import Record
 from slurm_trial_parts.runs import wait_for_end
 
 NETWORK = (

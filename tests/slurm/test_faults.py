@@ -9,7 +9,7 @@ import pytest
 
 from common import incarnations
 from kill_and_resume import difference, result
-from launch.states import steps_done
+from launch.cluster.states import steps_done
 from slurm_trial_parts.cluster import Cluster, ranks
 from tests.slurm.jobs import end, finished, output, pretrain, record
 from tests.slurm.sandbox import Sandbox, wait_for

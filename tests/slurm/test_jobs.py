@@ -11,8 +11,9 @@ import pytest
 
 from common.errors import UserError
 from common.provenance import COMMIT
-from launch import results, slurm
-from launch.states import unfinished
+from launch import results
+from launch.cluster import slurm
+from launch.cluster.states import unfinished
 from slurm_trial_parts.runs import wait_for_end
 from tests.slurm.jobs import detector, end, finished, output, pretrain, record
 from tests.slurm.sandbox import Sandbox, started, wait_for

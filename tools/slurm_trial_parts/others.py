@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.runs import is_finished
-from launch import slurm
-from launch.records import Record
+from launch.cluster import slurm
+from launch.cluster.records import Record
 from slurm_trial_parts.cluster import ROOT, Cluster, wait_for
 from slurm_trial_parts.disturbed import NETWORK, SMALL, Pretraining
 from slurm_trial_parts.runs import PATIENCE_S, Run, say, type_in, wait_for_end

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from common import incarnations
 from common.runs import is_finished
-from launch import slurm
-from launch.records import Record
-from launch.states import steps_done
+from launch.cluster import slurm
+from launch.cluster.records import Record
+from launch.cluster.states import steps_done
 from slurm_trial_parts.cluster import ROOT, Cluster, wait_for
 
 PATIENCE_S = 900  # for a run on a machine that has other things to do

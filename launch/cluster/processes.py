@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from common.errors import UserError, option
-from launch.resources import Resources, gpus_of_gres, problem, sbatch_options
+from launch.cluster.resources import Resources, gpus_of_gres, problem, sbatch_options
 
 SLURM_GPUS = 8
 TIMEOUT_MIN = 60 * 24

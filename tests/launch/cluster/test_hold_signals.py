@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launch import hold_signals
+from launch.cluster import hold_signals
 
 JOB = """
 import signal, sys

@@ -9,10 +9,10 @@ from typing import Any
 import submitit
 from tqdm import tqdm
 
-from launch.jobs import Job
-from launch.records import Record
-from launch.states import steps_done
-from launch.watches import OnSlurm, OnThisMachine
+from launch.cluster.jobs import Job
+from launch.cluster.records import Record
+from launch.cluster.states import steps_done
+from launch.cluster.watches import OnSlurm, OnThisMachine
 
 POLL_S = 0.3
 

@@ -21,7 +21,7 @@ import yaml
 from common.errors import UserError
 from common.files import atomic_write
 from common.provenance import COMMIT, ROOT, SOURCES, git_commit
-from launch.jobs import Job
+from launch.cluster.jobs import Job
 
 OTHERS = ("LICENSE", "pyproject.toml")
 ENDINGS = (".csv", ".json", ".py", ".txt", ".yaml", ".yml")  # of what git does not know

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.records import RECORD, Record
+from launch.cluster.records import RECORD, Record
 
 RUN = Record("slurm", "123_4", 8, "/scratch/runs/arrays/a/123_4", "2024-05-01T12:00:00+00:00")
 

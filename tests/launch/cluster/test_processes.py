@@ -7,13 +7,13 @@ import pytest
 
 import demo
 from common.errors import UserError
-from launch import cluster
-from launch.cluster import check_controller, processes, resolve_cluster, visible_gpus
-from launch.executor import job_environment
+from launch.cluster import processes as module
+from launch.cluster.executor import job_environment
+from launch.cluster.processes import check_controller, processes, resolve_cluster, visible_gpus
+from launch.cluster.resources import gpus_of_gres, sbatch_options
 from launch.options import Resources
-from launch.resources import gpus_of_gres, sbatch_options
 from launch.transfer import split_overrides
-from tests.launch.fake_slurm import FakeSlurm
+from tests.launch.cluster.fake_slurm import FakeSlurm
 
 
 @pytest.fixture
@@ -154,8 +154,8 @@ def test_a_controller_that_is_down_is_waited_for_and_then_named(
     fake_slurm.say("ping", "Slurmctld(primary) at a is DOWN\nSlurmctld(backup) at b is UP\n")
     check_controller()
     fake_slurm.say("ping", "Slurmctld(primary) at a is DOWN\n")
-    monkeypatch.setattr(cluster, "PAUSE_S", 0.05)
-    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(module, "PAUSE_S", 0.05)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
     with pytest.raises(UserError, match="controller does not answer; try again once `scontrol"):
         check_controller()
     assert capsys.readouterr().out == "waiting for Slurm's controller\n"

@@ -11,11 +11,11 @@ import pytest
 from common import runs
 from common.errors import UserError
 from launch import results
-from launch.jobs import STARTED
-from launch.records import Record
-from launch.slurm import State
-from launch.states import Unfinished, in_words, is_held, progress, steps_done, unfinished
-from tests.launch.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
+from launch.cluster.jobs import STARTED
+from launch.cluster.records import Record
+from launch.cluster.slurm import State
+from launch.cluster.states import Unfinished, in_words, is_held, progress, steps_done, unfinished
+from tests.launch.cluster.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
 
 __all__ = ["fake"]  # the fixture
 ROOT = Path(runs.__file__).parents[1]

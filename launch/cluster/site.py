@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from common.errors import UserError, option
-from launch.cluster import resolve_cluster
-from launch.resources import Resources, problem, sbatch_options
+from launch.cluster.processes import resolve_cluster
+from launch.cluster.resources import Resources, problem, sbatch_options
 
 Command = TypeVar("Command")
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from submitit.core.utils import DelayedSubmission
 
-import launch.submit
+import launch.cluster.submit
 from common import runs
 from common.errors import UserError
-from launch import submission
-from launch.jobs import Job
-from launch.records import Record
-from launch.resources import Resources
-from launch.submit import launch as start
-from tests.launch.fake_slurm import FakeSlurm
+from launch.cluster import submission
+from launch.cluster.jobs import Job
+from launch.cluster.records import Record
+from launch.cluster.resources import Resources
+from launch.cluster.submit import launch as start
+from tests.launch.cluster.fake_slurm import FakeSlurm
 
 CPUS = Resources(gpus_per_node=0, tasks_per_node=2, cpus_per_gpu=3)
 
@@ -69,7 +69,7 @@ def test_a_job_is_submitted_with_all_that_was_asked_for(
     (srun,) = (line for line in script if line.startswith("srun"))
     assert "--kill-on-bad-exit=1" in srun and "--cpus-per-task=6" in srun
     (code,) = (tmp_path / "runs" / "code").iterdir()
-    assert f"-I -S {code}/launch/hold_signals.py" in srun and "-P -u -m submitit" in srun
+    assert f"-I -S {code}/launch/cluster/hold_signals.py" in srun and "-P -u -m submitit" in srun
     assert fake_slurm.environment()["PYTHONPATH"].split(":")[0] == str(code)
 
 
@@ -236,7 +236,7 @@ def test_waiting_follows_what_slurm_has_and_what_it_gets(
             raise UserError("it failed.")
         return one.config.seed != stopped
 
-    monkeypatch.setattr(launch.submit, "follow", follow)
+    monkeypatch.setattr(launch.cluster.submit, "follow", follow)
     waiting = Resources(gpus_per_node=0, tasks_per_node=2, wait=True)
     failing = stopped = -1
     start(jobs[:1], waiting)

@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from common import runs
 from common.errors import UserError
-from launch import slurm
-from launch.jobs import Job
-from launch.outcome import error_of, raise_with, tasks_of, wait_for_result, wrote_anything
-from launch.records import Record
-from launch.slurm import State
-from launch.states import NEVER, in_words, is_held, waited_in_vain
+from launch.cluster import slurm
+from launch.cluster.jobs import Job
+from launch.cluster.outcome import error_of, raise_with, tasks_of, wait_for_result, wrote_anything
+from launch.cluster.records import Record
+from launch.cluster.slurm import State
+from launch.cluster.states import NEVER, in_words, is_held, waited_in_vain
 
 FORGOTTEN_S = 60.0  # without a sign of life of a job that Slurm no longer knows
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import slurm
-from launch.slurm import NO_ANSWER, State, states
+from launch.cluster import slurm
+from launch.cluster.slurm import NO_ANSWER, State, states
 
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"

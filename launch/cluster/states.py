@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from common import incarnations, runs
-from launch import slurm, tables
-from launch.jobs import AWAITING, STARTED
-from launch.records import RECORD, Record
-from launch.slurm import State
+from launch import tables
+from launch.cluster import slurm
+from launch.cluster.jobs import AWAITING, STARTED
+from launch.cluster.records import RECORD, Record
+from launch.cluster.slurm import State
 
 KINDS = ("pretrain", *(table.kind for table in tables.TABLES), AWAITING)
 TAIL_BYTES = 2**16  # of metrics.jsonl: more than its last line

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 
 from common.provenance import ROOT, git_commit
 from detection.config import TransferConfig
-from launch.jobs import Job
-from launch.snapshot import USERS, frozen_config, snapshot
+from launch.cluster.jobs import Job
+from launch.cluster.snapshot import USERS, frozen_config, snapshot
 
 CONFIGS = ROOT / "det_configs"
 
@@ -149,9 +149,9 @@ def test_a_job_imports_it_from_anywhere(tmp_path: Path) -> None:
     """Neither the working folder nor an editable install of the checkout comes before it."""
     with snapshot(tmp_path) as code:
         pass
-    names = ("common", "demo", "detection", "launch.jobs", "pretrain.train", "segmentation")
+    names = ("common", "demo", "detection", "launch.cluster.jobs", "pretrain.train", "segmentation")
     script = f"import importlib\nfor n in {names!r}: print(importlib.import_module(n).__file__)"
-    hold = code / "launch" / "hold_signals.py"
+    hold = code / "launch" / "cluster" / "hold_signals.py"
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(hold), sys.executable, "-P", "-c", script],
         cwd=ROOT,

@@ -13,7 +13,7 @@ from common.distributed import is_main_process
 from common.errors import UserError
 from common.incarnations import slurm_restarts
 from launch import tables
-from launch.records import Record
+from launch.cluster.records import Record
 
 AWAITING = "awaiting"  # the kind of runs that wait for another
 STARTED = "started.json"  # in such a run: what it became

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from launch.resources import Resources
-from launch.shared_folder import check_shared
-from tests.launch.fake_slurm import FakeSlurm
+from launch.cluster.resources import Resources
+from launch.cluster.shared_folder import check_shared
+from tests.launch.cluster.fake_slurm import FakeSlurm
 
 RESOURCES = Resources(partition="gpu", account="us", constraint="a|b")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from common import runs
 from common.errors import UserError
-from launch import slurm
-from launch.cluster import check_controller, processes, resolve_cluster
-from launch.follow import attach, follow
-from launch.jobs import Job
-from launch.records import Record
-from launch.resources import Resources
-from launch.submission import start_here, submit
+from launch.cluster import slurm
+from launch.cluster.follow import attach, follow
+from launch.cluster.jobs import Job
+from launch.cluster.processes import check_controller, processes, resolve_cluster
+from launch.cluster.records import Record
+from launch.cluster.resources import Resources
+from launch.cluster.submission import start_here, submit
 
 
 def launch(

@@ -13,8 +13,8 @@ from pathlib import Path
 from common import runs
 from common.errors import UserError
 from common.files import atomic_write, write_json
-from launch.executor import job_environment
-from launch.resources import Resources
+from launch.cluster.executor import job_environment
+from launch.cluster.resources import Resources
 
 CACHE = "LEWEL_CACHE"
 IMMEDIATE_S = 10  # for a node to be free

@@ -15,12 +15,12 @@ from submitit.core.utils import cloudpickle_dump
 
 from common import runs
 from common.errors import UserError
-from launch import follow as module
-from launch import outcome, slurm, watches
-from launch.follow import attach, follow
-from launch.jobs import Job
-from launch.records import Record
-from tests.launch.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
+from launch.cluster import follow as module
+from launch.cluster import outcome, slurm, watches
+from launch.cluster.follow import attach, follow
+from launch.cluster.jobs import Job
+from launch.cluster.records import Record
+from tests.launch.cluster.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
 
 __all__ = ["fake"]  # the fixture
 ROOT = Path(runs.__file__).parents[1]

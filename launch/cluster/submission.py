@@ -16,12 +16,12 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from common import runs
 from common.errors import UserError
 from common.provenance import ROOT
-from launch.executor import job_environment, local_executor, slurm_executor
-from launch.jobs import Job
-from launch.records import Record
-from launch.resources import Resources
-from launch.shared_folder import check_shared
-from launch.snapshot import SUBMITTED, frozen_config, snapshot
+from launch.cluster.executor import job_environment, local_executor, slurm_executor
+from launch.cluster.jobs import Job
+from launch.cluster.records import Record
+from launch.cluster.resources import Resources
+from launch.cluster.shared_folder import check_shared
+from launch.cluster.snapshot import SUBMITTED, frozen_config, snapshot
 
 
 def start_here(job: Job, resources: Resources) -> Any:

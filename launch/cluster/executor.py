@@ -13,9 +13,9 @@ import submitit
 
 import demo
 from common.errors import UserError
-from launch import site
-from launch.cluster import TIMEOUT_MIN, gpus_per_node, tasks_per_node, visible_gpus
-from launch.resources import Resources, gpus_of_gres, sbatch_options
+from launch.cluster import site
+from launch.cluster.processes import TIMEOUT_MIN, gpus_per_node, tasks_per_node, visible_gpus
+from launch.cluster.resources import Resources, gpus_of_gres, sbatch_options
 
 LOCAL_TIMEOUT_MIN = 60 * 24 * 365
 # clean_env takes them away too: where the cluster is must stay, and the signal that a job expects.
@@ -56,7 +56,7 @@ def slurm_executor(
     if shutil.which("srun") is None:
         raise UserError("sbatch is on the PATH but srun is not; jobs need both.")
     python = shlex.quote(sys.executable)
-    hold = shlex.quote(str(code / "launch" / "hold_signals.py"))
+    hold = shlex.quote(str(code / "launch" / "cluster" / "hold_signals.py"))
     executor = submitit.AutoExecutor(
         folder=folder,
         cluster="slurm",
