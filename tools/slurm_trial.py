@@ -36,7 +36,7 @@ from slurm_trial_parts.faults import FAULTS
 from slurm_trial_parts.runs import say
 from slurm_trial_parts.table import Row, rich_table, write
 
-TRIALS = ("pretrain", "local", "transfer", "pipeline", "broken", "array")
+TRIALS = ("pipeline", "broken", "array", "pretrain", "node", "local", "transfer")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Options:
     """What to try.
 
     Attributes:
-        only: Trials: pretrain, local, transfer, pipeline, broken, array. Default: all.
+        only: Trials: pipeline, broken, array, pretrain (2 nodes x 2 tasks), node (1 x 2), local,
+            transfer. Default: all.
         faults: Faults of pretrain and transfer, by their names in the table. Default: all.
         folder: Folder for the runs, which must be new or empty. Default: a temporary one.
         keep: Keep the temporary folder. The cluster is ended anyway.
@@ -84,11 +85,15 @@ def trials(
     options: Options, cluster: Cluster, folder: Path
 ) -> dict[str, Callable[[], Iterator[Row]]]:
     """All trials, by their names."""
-    pretraining = Pretraining(cluster, folder / "pretrain", options.faults, options.epochs)
+    on_two, on_one = (
+        Pretraining(cluster, folder / f"pretrain{n}", options.faults, options.epochs, n)
+        for n in (2, 1)
+    )
     transfer: Disturbed = Transfer(cluster, folder / "transfer", options.faults, options.iterations)
     return {
-        "pretrain": pretraining.rows,
-        "local": lambda: others.local(cluster, pretraining),
+        "pretrain": on_two.rows,
+        "node": on_one.rows,
+        "local": lambda: others.local(cluster, on_one),
         "transfer": transfer.rows,
         "pipeline": lambda: others.pipeline(cluster, folder / "pipeline"),
         "broken": lambda: others.broken(cluster, folder / "broken"),

@@ -37,7 +37,7 @@ def test_a_run_that_was_preempted_and_lost_a_rank_equals_an_undisturbed_local_on
     cluster.batch("true", "--partition", "high", "--exclusive", "--nodelist", cluster.node(job))
     _wait_for(folder, 2, steps // 2)
     assert cluster.requeues(job) == 1
-    assert "saved, and asking to be requeued" in output(folder)
+    assert "asking to be requeued" in output(folder)
 
     os.kill(ranks(job)[1], signal.SIGKILL)
     assert end(folder) == "FAILED"

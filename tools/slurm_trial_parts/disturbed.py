@@ -11,7 +11,7 @@ from common.metrics import read_lines
 from common.runs import is_finished
 from kill_and_resume import difference, result
 from slurm_trial_parts.cluster import Cluster
-from slurm_trial_parts.faults import FAULTS, Fault
+from slurm_trial_parts.faults import FAULTS, TRANSFER, Fault
 from slurm_trial_parts.runs import Run, say
 from slurm_trial_parts.table import Row
 
@@ -44,7 +44,7 @@ class Disturbed:
         """The undisturbed run's row, then each fault's."""
         yield self.undisturbed_row()
         for fault in FAULTS:
-            if not self.faults or fault.name in self.faults:
+            if self.kind in fault.on and (not self.faults or fault.name in self.faults):
                 yield self._disturbed(fault)
 
     def _disturbed(self, fault: Fault) -> Row:
@@ -93,12 +93,13 @@ class Disturbed:
 
 @dataclass
 class Pretraining(Disturbed):
-    """Pre-training by two processes of one node, which must come out the same to the bit."""
+    """Pre-training by two processes of each node, which must come out the same to the bit."""
 
     epochs: int = 6
+    nodes: int = 1
 
     def __post_init__(self) -> None:
-        self.kind, self.steps = "pretrain 1x2", self.epochs * STEPS_OF_AN_EPOCH
+        self.kind, self.steps = f"pretrain {self.nodes}x2", self.epochs * STEPS_OF_AN_EPOCH
 
     def words(self, name: str, *words: str) -> tuple[str, ...]:
         """The command, but for where it runs."""
@@ -111,12 +112,13 @@ class Pretraining(Disturbed):
         return self.folder / "runs" / "pretrain" / name
 
     def run(self, name: str, *words: str) -> Run:
-        return Run(self.cluster, self.words(name, "--cluster", "slurm", *words), self.path(name))
+        where = ("--cluster", "slurm", "--nodes", str(self.nodes))
+        return Run(self.cluster, self.words(name, *where, *words), self.path(name))
 
     @cached_property
     def undisturbed(self) -> Run:
         """The run without faults."""
-        say("=== pretrain 1x2, undisturbed")
+        say(f"=== {self.kind}, undisturbed")
         return self._completed("undisturbed")
 
     @property
@@ -146,7 +148,7 @@ class Transfer(Disturbed):
     iterations: int = 150
 
     def __post_init__(self) -> None:
-        self.kind, self.steps = "transfer FCN 1x2", self.iterations
+        self.kind, self.steps = TRANSFER, self.iterations
 
     def run(self, name: str, *words: str) -> Run:
         own = ("--config", "demo_voc_R_18_FCN", "--weights", "none", "--cluster", "slurm", *SMALL)

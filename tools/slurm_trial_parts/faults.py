@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from slurm_trial_parts.cluster import lives, ranks, wait_for
-from slurm_trial_parts.runs import Run, say
+from slurm_trial_parts.runs import PATIENCE_S, Run, say
 
+TRANSFER = "transfer FCN 1x2"
 RUNS_S, STANDS_S = 0.5, 1.5  # of a run that is slowed down
 DOWN_S = 6  # how long the controller is away
 
@@ -24,11 +25,13 @@ class Fault:
         befall: does it to a run that was submitted, of so many steps, and comes back when the run
             has recovered so far that only its end is to be waited for.
         words: added to the command.
+        on: kinds of run that it is for.
     """
 
     name: str
     befall: Callable[[Run, int], None]
     words: tuple[str, ...] = ()
+    on: tuple[str, ...] = ("pretrain 2x2", TRANSFER)
 
 
 def preempted(run: Run, steps: int) -> None:
@@ -100,13 +103,32 @@ def without_controller(run: Run, steps: int) -> None:
     say(f"slurmctld is back; job {run.job} is at step {run.steps} of {steps}")
 
 
+def terminated(run: Run, steps: int) -> None:
+    """SIGTERM for every process, data loaders' too, as where a site preempts by that alone."""
+    run.wait_until(1, int(0.3 * steps))
+    say(f"job {run.job}: at step {run.steps} of {steps}, SIGTERM for all of it")
+    run.cluster.run("scancel", "--signal=TERM", run.job)
+    log = run.folder / "log.txt"
+    wait_for(lambda: "saving, and going on" in log.read_text(), "word of the signal")
+
+
+def evaluating(run: Run, steps: int) -> None:
+    """The signal of a time limit or a preemption, while the trained model is tested."""
+    wait_for((run.folder / "model_final.pth").exists, "trained model", PATIENCE_S)
+    say(f"job {run.job}: after step {run.steps} of {steps}, USR2 for all of it")
+    run.cluster.run("scancel", "--signal=USR2", run.job)
+    run.wait_for_start(2)
+
+
 FAULTS = (
     Fault("preempted 3 times", preempted),
     Fault("3-minute limit", limited, ("--timeout-min", "3", "--signal-delay-s", "60")),
     Fault("scontrol requeue", requeued),
     Fault("kill -9 of a rank", killed),
-    Fault("slurmd killed", lost_node),
+    Fault("slurmd killed", lost_node, on=("pretrain 1x2", TRANSFER)),
     Fault("slurmctld restarted", without_controller),
+    Fault("SIGTERM for all processes", terminated),
+    Fault("USR2 in the evaluation", evaluating, on=(TRANSFER,)),
 )
 
 
