@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.files import atomic_write, write_json
 from launch.cluster.executor import job_environment
 from launch.cluster.resources import Resources
+from launch.cluster.slurm import call
 
 CACHE = "LEWEL_CACHE"
 IMMEDIATE_S = 10  # for a node to be free
@@ -128,14 +129,6 @@ def _run(command: list[str]) -> str | None:
     """What a command of Slurm's prints; None if it took too long or is not there."""
     try:
         with job_environment():
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT_S,
-            )
+            return call(command, TIMEOUT_S).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout

@@ -91,7 +91,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, State] | None:
         if attempt:
             time.sleep(PAUSE_S)
         try:
-            answer = _run(command)
+            answer = call(command, TIMEOUT_S)
         except subprocess.TimeoutExpired:
             continue
         except OSError:  # no such command here
@@ -111,7 +111,7 @@ def _sacct(job_ids: Sequence[str]) -> dict[str, State]:
     """How jobs ended, as the accounts have it; empty where there are none."""
     command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(job_ids)]
     try:
-        answer = _run(command)
+        answer = call(command, TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     rows = [line.strip().split("|") for line in answer.stdout.splitlines()]
@@ -120,7 +120,13 @@ def _sacct(job_ids: Sequence[str]) -> dict[str, State]:
     return {job_id: state for job_id, state in found.items() if not state.live}
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def call(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a command of Slurm's, whatever comes of it.
+
+    Raises:
+        OSError: if it is not there.
+        subprocess.TimeoutExpired: if it took too long.
+    """
     # SQUEUE_USERS and the like would hide jobs.
     environment = {name: v for name, v in os.environ.items() if not name.startswith("SQUEUE_")}
     return subprocess.run(
@@ -129,6 +135,6 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         env=environment,
     )
