@@ -159,6 +159,8 @@ def run(arguments: list[str] | None = None) -> None:
     if options.run.name:
         raise UserError("--name is one folder, and a suite has many runs; leave it out.")
     members, wrong = plan_members(options)
+    if not members:
+        raise UserError(wrong[0].partition(" cannot start: ")[2])
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(plan_table(members, options))
     print("\n".join(wrong), flush=True)

@@ -87,14 +87,20 @@ def run(arguments: list[str] | None = None) -> Path | None:
     return folder
 
 
-def _following(options: Command, folder: Path, config: dict[str, Any]) -> Callable[[], list[Path]]:
+def _following(
+    options: Command, folder: Path, settings: dict[str, Any]
+) -> Callable[[], list[Path]]:
     """Check the transfer jobs of ``--then``, which the result submits or runs.
 
     Raises:
         UserError: for whatever is wrong with them.
     """
     from launch import transfer  # pre-training alone works without Detectron2
+    from launch.members import located
 
+    for config in options.then:
+        if not located(config, transfer.CONFIGS).is_file():
+            raise UserError(f"--then {config}: no such config; our own are those of det_configs/.")
     if resolve_cluster(options.resources) == "debug" and processes(options.resources) > 1:
         raise UserError("--then starts other jobs, which torchrun and srun cannot; leave it out.")
     command = transfer.Command(
@@ -102,7 +108,7 @@ def _following(options: Command, folder: Path, config: dict[str, Any]) -> Callab
         run=dataclasses.replace(options.run, name=None),
         resources=dataclasses.replace(options.resources, nodes=1, wait=False),
     )
-    transfer.plan(command, (), Pretraining(folder, config, "of the pre-training"))
+    transfer.plan(command, (), Pretraining(folder, settings, "of the pre-training"))
     return lambda: transfer.start(dataclasses.replace(command, weights=(str(folder),)))
 
 

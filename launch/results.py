@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table as RichTable
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from common import runs
 from common.errors import UserError, command
 from common.files import atomic_write
 from launch import tables
@@ -46,14 +48,17 @@ def show(output_dir: Path) -> None:
     frames = {table.kind: tables.read(output_dir, table) for table in tables.TABLES}
     summaries = {kind: summarise(kind, frame) for kind, frame in frames.items() if len(frame)}
     rest = unfinished(output_dir)
-    if not summaries and not rest:
+    pretrained = runs.finished_runs(output_dir, "pretrain")
+    if not summaries and not rest and not pretrained:
         raise UserError(
-            f"no finished evaluation in {output_dir.resolve() / 'runs'}; start one with "
-            "launch/transfer.py, launch/linear.py or launch/semi.py."
+            f"no run in {output_dir.resolve() / 'runs'}; start one with launch/pretrain.py or "
+            "launch/transfer.py, or give --output-dir."
         )
     console = Console(width=None if sys.stdout.isatty() else 200)
     if summaries:
         _show_finished(output_dir, summaries, console)
+    if pretrained:
+        console.print(_pretrained(pretrained))
     if rest:
         console.print(_unfinished(rest))
 
@@ -69,10 +74,29 @@ def _show_finished(output_dir: Path, summaries: dict[str, pd.DataFrame], console
     console.print(f"this in Markdown: {folder / MARKDOWN}")
 
 
+def _pretrained(finished: Sequence[tuple[Path, dict[str, Any]]]) -> RichTable:
+    table = RichTable(title="finished pre-training")
+    for name in ("run", "method", "epochs", "loss", "best kNN", "hours", "restarts"):
+        table.add_column(name, overflow="fold")
+    for folder, metrics in finished:
+        knn = metrics.get("best_knn") or ""
+        table.add_row(
+            str(folder),
+            f"{metrics['title']} {metrics['norm']}",
+            str(metrics["epochs"]),
+            f"{metrics['loss']:.3f}",
+            f"{knn:.1f}" if knn else "",
+            f"{metrics['wall_time_s'] / 3600:.1f}",
+            str(metrics.get("restarts") or ""),
+        )
+    return table
+
+
 def _unfinished(rest: Sequence[Unfinished]) -> RichTable:
     table = RichTable(
         title="unfinished runs",
-        caption="The command that started a run resumes it, unless a job is pending or running.",
+        caption="The command that started a run resumes it, unless a job is pending or running; a "
+        "job's is in job.json in the run folder.",
     )
     for name in ("kind", "run", "state", "job", "steps", "restarts"):
         table.add_column(name, overflow="fold")

@@ -11,13 +11,13 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 PRETRAIN = (
     "--epochs 1 --norm eman --batch-size 200 --image-size 32 --hidden-dim 64 --proj-dim 32 "
-    "--cluster local --gpus-per-node 0"
+    "--knn-every 0 --cluster local --gpus-per-node 0"
 )
 # Few proposals and small images: on a CPU the published sizes take minutes an image.
 OVERRIDES = (
-    "SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0 "
-    "MODEL.RPN.POST_NMS_TOPK_TEST 20 MODEL.RPN.POST_NMS_TOPK_TRAIN 50 INPUT.MIN_SIZE_TEST 96 "
-    "INPUT.MAX_SIZE_TEST 128 INPUT.MIN_SIZE_TRAIN (96,) INPUT.MAX_SIZE_TRAIN 128"
+    "SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 TEST.PRECISE_BN.NUM_ITER 1 DATALOADER.NUM_WORKERS 0 "
+    "MODEL.RPN.POST_NMS_TOPK_TEST 20 MODEL.RPN.POST_NMS_TOPK_TRAIN 50 INPUT.MIN_SIZE_TEST 64 "
+    "INPUT.MAX_SIZE_TEST 96 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MAX_SIZE_TRAIN 96"
 )
 
 

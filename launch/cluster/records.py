@@ -20,6 +20,7 @@ class Record:
         submitit: absolute folder of submitit's own files for this job.
         submitted: when, in UTC, ISO 8601 to the second.
         after: the Slurm job that must succeed first, empty for none.
+        command: what was typed.
     """
 
     cluster: str
@@ -28,6 +29,7 @@ class Record:
     submitit: str
     submitted: str
     after: str = ""
+    command: str = ""
 
     def write(self, folder: Path) -> None:
         """Say in a run folder that it is this job's, atomically."""

@@ -41,6 +41,12 @@ def file() -> Path:
     return Path(base).expanduser() / "lewel-transfer" / "slurm.toml"
 
 
+def ignored() -> list[str]:
+    """Variables of Slurm's own for sbatch that no job is submitted with."""
+    used = {f"SBATCH_{name.upper()}" for name in SBATCH}
+    return sorted(n for n in os.environ if n.startswith("SBATCH_") and n not in used)
+
+
 def resources() -> Resources:
     """The defaults of this site.
 

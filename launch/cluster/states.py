@@ -104,7 +104,9 @@ def in_words(state: State, after: str = "") -> str:
     """A state as people say it; ``after`` is the job that a pending one waits for."""
     words = WORDS.get(state.name, state.name.lower().replace("_", " "))
     if state.reason == NEVER:
-        return f"{words} ({f'job {after}' if after else 'a job'}, which it waits for, failed)"
+        return (
+            f"{words} ({f'job {after}' if after else 'a job'}, which it waits for, did not succeed)"
+        )
     if state.reason == "Dependency" and after:
         return f"{words} (after job {after})"
     shown = state.name in ("PENDING", slurm.UNKNOWN) and state.reason

@@ -3,7 +3,9 @@
 import io
 import logging
 import re
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import replace
@@ -16,6 +18,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from common import runs
 from common.errors import UserError
 from common.provenance import ROOT
+from launch.cluster import site
 from launch.cluster.executor import job_environment, local_executor, slurm_executor
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
@@ -53,6 +56,8 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
         name = f"{name}-and-{len(jobs) - 1}-more"
         folder = output_dir / "runs" / "arrays" / name
     logging.getLogger("submitit").setLevel(logging.ERROR)
+    if ignored := site.ignored():
+        print(f"not used: {', '.join(ignored)}; there are options for what they say", flush=True)
     check_shared(output_dir, resources)
     try:
         run_folders = [job.folder for job in jobs]
@@ -72,7 +77,10 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
             _record(jobs, handles, "slurm", after)
             return handles
     except (FailedJobError, FailedSubmissionError) as error:
-        raise UserError(f"Slurm refused the job: {_sentence(str(error))}.") from error
+        raise UserError(
+            f"Slurm refused the job: {_sentence(str(error))}; sinfo -o '%P %l %D %c %m %G' shows "
+            "what there is."
+        ) from error
     except OSError as error:
         raise runs.unwritable(jobs[0].folder, error) from error
 
@@ -85,10 +93,11 @@ def _sentence(said: str) -> str:
 def _record(jobs: Sequence[Job], handles: Sequence[Any], cluster: str, after: str = "") -> None:
     """Say in each run folder whose it is; if that fails, the jobs are ended."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    typed = shlex.join(["python", *sys.argv])
     try:
         for job, handle in zip(jobs, handles, strict=True):
             files = str(handle.paths.folder)
-            record = Record(cluster, handle.job_id, handle.num_tasks, files, now, after)
+            record = Record(cluster, handle.job_id, handle.num_tasks, files, now, after, typed)
             record.write(job.folder)
     except OSError:
         for handle in handles:

@@ -83,8 +83,8 @@ class OnSlurm:
         if self._waited_in_vain():
             parent = f"job {self.after}" if self.after else "a job"
             raise UserError(
-                f"{job} did not start, because {parent}, which it waited for, failed; mend that "
-                "one, and submit both again."
+                f"{job} did not start: {parent}, which it waited for, did not succeed; mend "
+                "that one, and submit both again."
             )
         wait_for_result(self.tasks[0])
         error = error_of(self.tasks[0], self.folder)

@@ -100,12 +100,25 @@ def locate(data: str | None, split: Split = "train", option: str = "--data") -> 
     folder = place.resolve()
     if (folder / split).is_dir():
         folder = folder / split
+    else:
+        _check_classes(folder, data, option, split)
     if not _has_images(folder) and not _shards(folder, split):
         raise UserError(
             f"no image under a class folder of {folder}, and no shard of {split} images in it; "
             f"expected {folder.name}/<class>/<image>.jpg or {folder.name}/<shard>.tar."
         )
     return folder
+
+
+def _check_classes(folder: Path, data: str, option: str, split: Split) -> None:
+    """Raise if a folder has splits in it where classes are expected, as COCO's own has."""
+    named = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    splits = [name for name in named if name.lower().startswith(("train", "val", "test"))]
+    if len(splits) > 1:
+        raise UserError(
+            f"{option} {data} has no {split}/, and {splits[0]}/ and {splits[1]}/ are no classes; "
+            f"give the folder that has {split}/<class>/<image>, or the classes' own."
+        )
 
 
 def _has_images(folder: Path) -> bool:

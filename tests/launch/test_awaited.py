@@ -102,7 +102,7 @@ def test_what_is_to_follow_is_checked_before_anything_is_submitted(
     for config, message in (
         ("coco_R_50_C4_1x", r"INPUT.FORMAT is BGR in the config, but .*resnet50"),
         ("demo_R_18_FPN", r"MODEL.RESNETS.DEPTH is 18 in the config"),
-        ("nothing.yaml", r"nothing\.yaml: no such file"),
+        ("nothing.yaml", r"--then nothing\.yaml: no such config"),
     ):
         with pytest.raises(UserError, match=message):
             launch.pretrain.run([*words.split(), config])

@@ -128,7 +128,7 @@ def test_a_pretraining_that_fails_takes_the_transfer_with_it(
     said = output(folder)
     assert "not finite" in said and f"cancels what waited for this job: {child}" in said
     states = {found.kind: found.state for found in unfinished(tmp_path)}
-    because = f"cancelled (job {record(folder).job_id}, which it waits for, failed)"
+    because = f"cancelled (job {record(folder).job_id}, which it waits for, did not succeed)"
     assert states == {"pretrain": "failed", "awaiting": because}
     capsys.readouterr()
     results.show(tmp_path)

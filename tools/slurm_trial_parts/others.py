@@ -51,7 +51,7 @@ def broken(cluster: Cluster, folder: Path) -> Iterator[Row]:
     said = type_in(cluster, "launch/results.py", "--output-dir", str(folder))
     output = "".join(p.read_text() for p in run.folder.glob("submitit/*/*_0_log.out"))
     named = child.job_id in output
-    shown = f"(job {run.job}, which it waits for, failed)" in said
+    shown = f"(job {run.job}, which it waits for, did not succeed)" in said
     print(said, flush=True)
     words = (
         f"jobs {' and '.join(states)}; the first one's log {'names' if named else 'is silent on'} "

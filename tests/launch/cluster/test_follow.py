@@ -191,7 +191,7 @@ def test_a_job_whose_parent_failed_says_so(job: Job, fake: FakeSlurm, state: str
     Record("slurm", "7", 1, str(job.folder / "submitit" / "7"), "", after="6").write(job.folder)
     fake.answers("squeue", rows("7|PENDING|Dependency"), rows(state) if state else error(FORGOTTEN))
     fake.answers("sacct", rows("7|CANCELLED by 0"), rows("6|TIMEOUT"))
-    with pytest.raises(UserError, match="job 7 did not start, because job 6, which it waited for,"):
+    with pytest.raises(UserError, match="job 7 did not start: job 6, which it waited for,"):
         follow(handle_of(job), job, cancel=False)
 
 

@@ -80,8 +80,8 @@ def test_slurm_says_what_became_of_each_job(tmp_path: Path, fake: FakeSlurm) -> 
         "CANCELLED": "cancelled",
         "QUEUED": "pending (Resources)",
         "CHILD": "pending (after job 0)",
-        "WAITED-IN-VAIN": "cancelled (job 3, which it waits for, failed)",
-        "ORPHAN": "cancelled (job 3, which it waits for, failed)",
+        "WAITED-IN-VAIN": "cancelled (job 3, which it waits for, did not succeed)",
+        "ORPHAN": "cancelled (job 3, which it waits for, did not succeed)",
         "FORGOTTEN": "stopped",
     }
     assert len(fake.calls("squeue")) == len(fake.calls("sacct")) == 1
@@ -223,7 +223,7 @@ def test_results_show_what_is_unfinished_beside_the_tables(
 
 
 def test_no_run_at_all_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished evaluation"):
+    with pytest.raises(UserError, match="no run in"):
         results.show(tmp_path)
 
 

@@ -127,7 +127,10 @@ def test_a_refused_job_is_a_sentence_and_leaves_nothing(
     )
     with pytest.raises(UserError) as error:
         start([job(output_dir, seed) for seed in range(count)], CPUS)
-    assert str(error.value) == "Slurm refused the job: bad partition; Batch job failed: bad."
+    assert str(error.value) == (
+        "Slurm refused the job: bad partition; Batch job failed: bad; "
+        "sinfo -o '%P %l %D %c %m %G' shows what there is."
+    )
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().err == ""
 
 
@@ -140,7 +143,7 @@ def test_an_earlier_run_is_as_it_was_after_a_refusal(
     (job(tmp_path).folder / ".lock").touch()
     before = files(tmp_path)
     fake_slurm.say("refusal", "sbatch: error: no\n")
-    with pytest.raises(UserError, match=r"Slurm refused the job: no\."):
+    with pytest.raises(UserError, match="Slurm refused the job: no; sinfo"):
         start([job(tmp_path)], CPUS, fresh=fresh)
     assert files(tmp_path) == before
 

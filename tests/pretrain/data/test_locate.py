@@ -130,3 +130,15 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         locate(f"{tmp_path}/train-{{000..003.tar")
     with pytest.raises(UserError, match="no shard of val images"):
         locate(str(tmp_path), "val")
+
+
+def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for name in ("train2017", "val2017", "annotations"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    with pytest.raises(
+        UserError, match="has no train/, and train2017/ and val2017/ are no classes"
+    ):
+        locate(str(tmp_path))
+    (tmp_path / "val2017").rename(tmp_path / "bus")  # and a class may be called train
+    assert locate(str(tmp_path)) == tmp_path
