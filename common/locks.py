@@ -24,7 +24,7 @@ def take(path: Path, timeout_s: float = -1) -> BaseFileLock | None:
     lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout=timeout_s)
-    except NotImplementedError:
+    except NotImplementedError:  # filelock's word for a file system without flock
         log.warning("%s is on a file system without locks: start no second job there", path.parent)
         return None
     return lock

@@ -1,6 +1,7 @@
 """A pre-training and a transfer, undisturbed and with every fault; what came of each."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ MARGIN = 3.0  # points of mIoU, at least
 
 
 @dataclass
-class Disturbed:
+class Disturbed(ABC):
     """One kind of run: once without faults, then with one after the other.
 
     Attributes:
@@ -73,22 +74,22 @@ class Disturbed:
             raise RuntimeError(f"the undisturbed run is not finished: job {run.job} {state}")
         return run
 
+    @abstractmethod
     def run(self, name: str, *words: str) -> Run:
         """A run that is still to be submitted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judged(self, run: Run) -> tuple[str, bool]:
         """What a finished run is like beside the undisturbed one, and whether it should."""
-        raise NotImplementedError
 
+    @abstractmethod
     def undisturbed_row(self) -> Row:
         """The row of the run without faults, which is made once."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def undisturbed_s(self) -> float:
         """Seconds of the run without faults."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -21,11 +21,9 @@ def pipeline(cluster: Cluster, folder: Path) -> Iterator[Row]:
     """Pre-training on 2 nodes × 2 tasks, and a detector from what it leaves."""
     kind = "pipeline 2x2"
     say(f"=== {kind}")
-    yaml = _detector(folder, "from_pretraining", 40)
-    run = _pretraining(cluster, folder, "--nodes", "2", "--then", str(yaml))
-    run.type_command()
-    child = _waiting(folder)
-    say(f"job {child.job_id}: submitted, waits for job {child.after}")
+    run, child = _chained(
+        cluster, folder, _detector(folder, "from_pretraining", 40), "--nodes", "2"
+    )
     parent = run.wait_for_end()
     table = folder / "results" / "transfer.csv"
     if parent == "COMPLETED":
@@ -43,10 +41,7 @@ def broken(cluster: Cluster, folder: Path) -> Iterator[Row]:
     """A pre-training that fails, and the job that waits for it."""
     kind = "broken pipeline"
     say(f"=== {kind}")
-    yaml = _detector(folder, "never", 20)
-    run = _pretraining(cluster, folder, "--lr", "1e30", "--then", str(yaml))
-    run.type_command()
-    child = _waiting(folder)
+    run, child = _chained(cluster, folder, _detector(folder, "never", 20), "--lr", "1e30")
     states = [run.wait_for_end(), wait_for_end(child.job_id)]
     said = type_in(cluster, "launch/results.py", "--output-dir", str(folder))
     output = "".join(p.read_text() for p in run.folder.glob("submitit/*/*_0_log.out"))
@@ -59,6 +54,15 @@ def broken(cluster: Cluster, folder: Path) -> Iterator[Row]:
     )
     ok = states == ["FAILED", "CANCELLED"] and named and shown
     yield Row(kind, "--lr 1e30 with --then", words, ok, 1, 0, run.seconds)
+
+
+def _chained(cluster: Cluster, folder: Path, yaml: Path, *words: str) -> tuple[Run, Record]:
+    """A pre-training that was submitted, and the transfer job that waits for it."""
+    run = _pretraining(cluster, folder, *words, "--then", str(yaml))
+    run.type_command()
+    child = _waiting(folder)
+    say(f"job {child.job_id}: submitted, waits for job {child.after}")
+    return run, child
 
 
 def array(cluster: Cluster, folder: Path) -> Iterator[Row]:
