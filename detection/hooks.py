@@ -38,6 +38,20 @@ class Leaving(HookBase):
             self.notice.leave_if_told()
 
 
+class Writing(hooks.PeriodicWriter):
+    """Detectron2's writer, which writes once more after a training: only after a whole one here.
+
+    The iteration after which a job leaves may have been written just now, and twice is too often.
+    """
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            super().after_train()
+            return
+        for writer in self._writers:
+            writer.close()
+
+
 class SharedPreciseBN(hooks.PreciseBN):
     """Precise BN, after which every process evaluates the detector that is saved.
 

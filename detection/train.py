@@ -29,7 +29,7 @@ from detection.checkpoint import SeriesCheckpointer, require_backbone
 from detection.config import TransferConfig, fit_to_device
 from detection.datasets import require_datasets, uses_demo
 from detection.evaluation import evaluate, kind_of
-from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN
+from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
 from detection.inspection import inspect_datasets
 from detection.mapper import SkippingMapper
 
@@ -100,7 +100,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     start = _load(config, checkpointer, trainer, world)
     if world.is_main:
         rewind(folder / "metrics.jsonl", "iteration", start)
-        trainer.register_hooks([hooks.PeriodicWriter(_writers(cfg, folder), LOG_PERIOD)])
+        trainer.register_hooks([Writing(_writers(cfg, folder), LOG_PERIOD)])
     trainer.register_hooks([Leaving(checkpointer, run.notice)])
     log.info(
         "%s on %s: iterations %d to %d of %d images, lr %g",

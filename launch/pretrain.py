@@ -73,12 +73,15 @@ def run(arguments: list[str] | None = None) -> Path | None:
         launch([job], options.resources, options.run.fresh)
         return folder
     submitting = dataclasses.replace(options.resources, wait=False)
-    if launch([job], submitting, options.run.fresh, skip_live=True):
+    submitted = launch([job], submitting, options.run.fresh, skip_live=True)
+    if submitted:
         # It may be long before the job itself says so.
         write_json(folder / "config.json", dataclasses.asdict(config))
     try:
         following()
     except UserError as error:
+        if not submitted:
+            raise
         raise UserError(
             f"the pre-training is submitted; what is to follow is not: {error}"
         ) from error

@@ -114,13 +114,13 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         if wanted == PLACEHOLDER:
             wanted = str(newest_pretraining(output_dir, f"resnet{cfg.MODEL.RESNETS.DEPTH}"))
             found_how = " (the newest finished pre-training run)"
+    if wanted == NONE:
+        return Source(Weights(method=label or "random"), "weights: none, random initialisation")
     run = find_pretraining(wanted)
     if run is not None and run.job_id:
         return await_weights(run, label)
     if run is not None:
         wanted = str(run.checkpoint)
-    if wanted == NONE:
-        return Source(Weights(method=label or "random"), "weights: none, random initialisation")
     path = _local(wanted)
     if path.suffix == ".pkl":
         digest = sha256(path)
