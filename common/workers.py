@@ -1,8 +1,14 @@
-"""Data-loader workers in a job that a cluster signals."""
+"""Data-loader workers: in a job that a cluster signals, and the mistakes that they meet."""
 
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from common.errors import UserError
+
+T = TypeVar("T")
 
 
 def outlive_sigterm(worker: int = 0) -> None:
@@ -19,3 +25,24 @@ def _wait_for_parent() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
+
+
+def served(loader: Iterable[T]) -> Iterator[T]:
+    """All that a loader gives.
+
+    Raises:
+        UserError: a worker's, as it was raised there.
+    """
+    mistake = ""
+    try:
+        yield from loader
+    except UserError as error:
+        mistake = sentence(error)
+        error.__traceback__ = None  # it would keep the loader, and its workers would linger
+    if mistake:
+        raise UserError(mistake)
+
+
+def sentence(error: UserError) -> str:
+    """The sentence of a worker's error, before which torch puts the worker's whole traceback."""
+    return str(error).rpartition(f"{UserError.__name__}: ")[2].strip()

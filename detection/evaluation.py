@@ -18,7 +18,7 @@ from detectron2.evaluation import (
 from torch import nn
 
 from common.errors import UserError
-from detection import compat
+from common.workers import outlive_sigterm, sentence
 from detection.compat import faster_coco_eval
 from detection.mapper import Mapper, TestMapper
 
@@ -161,12 +161,12 @@ def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:
     """
     kind = kind_of(cfg)
     name = cfg.DATASETS.TEST[0]
-    loader = compat.protect_workers(build_detection_test_loader(cfg, name, mapper=TestMapper(cfg)))
+    loader = build_detection_test_loader(cfg, name, mapper=TestMapper(cfg))
+    loader.worker_init_fn = outlive_sigterm
     try:
         found = inference_on_dataset(model, loader, kind.evaluator(cfg, name, folder))
-    except UserError as error:  # a loader's worker puts its traceback before the sentence
-        last = str(error).strip().splitlines()[-1]
-        raise UserError(last.removeprefix(f"{UserError.__module__}.UserError: ")) from error
+    except UserError as error:
+        raise UserError(sentence(error)) from error
     if not found:
         return {}
     print_csv_format(found)

@@ -11,6 +11,7 @@ from common.notice import Notice
 from common.running import Run
 from detection.checkpoint import SeriesCheckpointer
 from detection.evaluation import evaluate
+from detection.stream import Stream
 
 
 class Saving(HookBase):
@@ -56,10 +57,16 @@ class SharedPreciseBN(hooks.PreciseBN):
     """Precise BN, after which every process evaluates the detector that is saved.
 
     Processes weigh an iteration by their own number of ROIs, and so would have statistics of
-    their own in the ROI heads: all take the main process's.
+    their own in the ROI heads: all take the main process's. The images are the first of a stream
+    of their own, whenever it is done: after an interruption the same.
     """
 
+    def __init__(self, cfg: Any, model: nn.Module, seed: int) -> None:
+        stream = Stream(cfg, seed, workers=0)
+        super().__init__(cfg.TEST.EVAL_PERIOD, model, stream, cfg.TEST.PRECISE_BN.NUM_ITER)
+
     def update_stats(self) -> None:
+        self._data_iter = None
         super().update_stats()
         if dist.is_initialized() and not self._disabled:
             for buffer in self._model.buffers():

@@ -1,7 +1,5 @@
-"""Images that cannot be read: passed over in training, named where every image counts."""
+"""What makes images and their annotations of dataset dicts, and those that cannot be read."""
 
-import logging
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -10,42 +8,11 @@ from detectron2.data.detection_utils import SizeMismatchError
 
 from common.errors import UserError
 
-log = logging.getLogger("detection")
-
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 # What Pillow raises for files that are missing, cut short or no images (broken PNGs are a
 # SyntaxError to it), and Detectron2 for an image of another size than its annotation says.
 UNREADABLE = (OSError, SyntaxError, SizeMismatchError)
-
-
-class SkippingMapper:
-    """A training mapper around another; an unreadable image is named, counted and passed over.
-
-    Detectron2's loader draws another image where a mapper returns None.
-
-    Attributes:
-        inner: the mapper of a data set's kind.
-    """
-
-    def __init__(self, inner: Mapper) -> None:
-        self.inner = inner
-        self._unreadable = multiprocessing.Value("i", 0)  # shared with the loader's workers
-
-    @property
-    def unreadable(self) -> int:
-        """How many images could not be read, in this process and its workers."""
-        return int(self._unreadable.value)
-
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """The image and what is annotated; None if a file of it cannot be read."""
-        try:
-            return self.inner(dataset_dict)
-        except UNREADABLE as error:
-            log.warning("skipped an unreadable image: %s (%s)", dataset_dict["file_name"], error)
-            with self._unreadable.get_lock():
-                self._unreadable.value += 1
-            return None
 
 
 class TestMapper:

@@ -3,18 +3,16 @@
 import logging
 import math
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine import AMPTrainer, SimpleTrainer, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
-from torch import nn
 
 from common import distributed, runs
 from common.distributed import World
@@ -31,7 +29,7 @@ from detection.datasets import require_datasets, uses_demo
 from detection.evaluation import evaluate, kind_of
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
 from detection.inspection import inspect_datasets
-from detection.mapper import SkippingMapper
+from detection.stream import Stream
 
 log = logging.getLogger("detection")
 
@@ -77,27 +75,26 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
 def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     folder, world = run.folder, run.world
     series = Series(run.incarnation, "model", ".pth")
-    seed_all_rng(_stream_seed(config.seed, series) + world.rank)
+    seed_all_rng(config.seed + world.rank)
     commit = git_commit()  # of the code that runs, whatever is checked out later
-    mapper = SkippingMapper(kind_of(cfg).mapper(cfg))
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     parallel = compat.data_parallel(model, world)
     trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-    loader = compat.train_loader(cfg, mapper)
-    trainer = trainer_class(parallel, loader, optimizer)
+    stream = Stream(cfg, config.seed)
+    trainer = trainer_class(parallel, stream, optimizer)
     clock = Clock()
     checkpointer = SeriesCheckpointer(model, series, trainer=trainer, clock=clock)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
-            _precise_bn(cfg, parallel, mapper) if cfg.TEST.PRECISE_BN.ENABLED else None,
+            SharedPreciseBN(cfg, parallel, config.seed) if cfg.TEST.PRECISE_BN.ENABLED else None,
             Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if world.is_main else None,
             PeriodicEval(cfg, parallel, checkpointer, run) if cfg.TEST.EVAL_PERIOD > 0 else None,
         ]
     )
-    start = _load(config, checkpointer, trainer, world)
+    start = stream.start = _load(config, checkpointer, trainer, world)
     if world.is_main:
         rewind(folder / "metrics.jsonl", "iteration", start)
         trainer.register_hooks([Writing(_writers(cfg, folder), LOG_PERIOD)])
@@ -117,7 +114,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     if world.is_main:
         checkpointer.finish()
     results = evaluate(cfg, parallel, str(folder / "inference"))
-    unreadable = sum(comm.all_gather(mapper.unreadable))
+    unreadable = sum(comm.all_gather(stream.unreadable))
     if not world.is_main:
         return {}
     metrics = _final_metrics(config, cfg, world, results) | {
@@ -181,21 +178,6 @@ def _load(
     else:
         log.info("random initialisation")
     return 0
-
-
-def _stream_seed(seed: int, series: Series) -> int:
-    """The run's seed, or after an interruption another: the images go on instead of again."""
-    paths = series.newest_first()
-    return seed + (zlib.crc32(paths[0].name.encode()) % 2**30 if paths else 0)
-
-
-def _precise_bn(cfg: Any, model: nn.Module, mapper: SkippingMapper) -> HookBase:
-    """Precise BN on a loader of its own, as in Detectron2's DefaultTrainer."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATALOADER.NUM_WORKERS = 0
-    loader = compat.train_loader(cfg, mapper)
-    return SharedPreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
 def _writers(cfg: Any, folder: Path) -> list[Any]:

@@ -30,6 +30,9 @@ from common import checkpoints
 from common.metrics import read_lines
 from pretrain import methods
 
+Result = tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
+"""Lines of metrics, and tensors."""
+
 OF_THE_MACHINE = ("images_per_s", "data_wait", "memory_gib", "eta_s")
 
 
@@ -124,7 +127,7 @@ class Run:
         return self.folder / "runs" / "pretrain" / "run"
 
 
-def result(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+def result(folder: Path) -> Result:
     """Metrics that do not depend on the machine, and the last checkpoint's tensors, of a run."""
     rows = [
         {k: v for k, v in row.items() if k not in OF_THE_MACHINE}
@@ -138,7 +141,7 @@ def result(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
     return rows, state["state_dict"] | buffers
 
 
-def difference(got: Any, expected: Any) -> str:
+def difference(got: Result, expected: Result) -> str:
     """What is not equal to the bit in two results; "" if nothing."""
     for here, there in itertools.zip_longest(got[0], expected[0]):
         if here != there:

@@ -9,8 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.errors import UserError
-from common.workers import outlive_sigterm
+from common.workers import outlive_sigterm, served
 from pretrain.data.source import Batch, Transform
 
 log = logging.getLogger(__name__)
@@ -84,11 +83,4 @@ class Batches:
         Raises:
             UserError: a worker's, as it was raised there.
         """
-        sentence = ""
-        try:
-            yield from self.loader
-        except UserError as error:  # torch put the worker's whole traceback into the message
-            sentence = str(error).rpartition(f"{UserError.__name__}: ")[2].strip()
-            error.__traceback__ = None  # it would keep the loader, and its workers would linger
-        if sentence:
-            raise UserError(sentence)
+        return served(self.loader)

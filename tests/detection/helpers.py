@@ -1,5 +1,6 @@
 """Checkpoints and small detectors that several tests here start from."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,17 @@ def torchvision_resnet(architecture: str, state: dict[str, Tensor], prefix: str)
     resnet.fc = nn.Identity()
     resnet.load_state_dict(inside)
     return resnet.eval()
+
+
+def assert_equal_to_the_bit(here: Path, there: Path) -> None:
+    """What two finished runs trained, its momentum and its scores."""
+    scores = [json.loads((folder / "metrics.json").read_text()) for folder in (here, there)]
+    names = [name for name in scores[0] if "AP" in name or "IoU" in name]
+    assert names and all(scores[0][name] == scores[1][name] for name in names)
+    states = [torch.load(f / "model_final.pth", weights_only=False) for f in (here, there)]
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name]), name
+    momenta = [state["trainer"]["optimizer"]["state"] for state in states]
+    assert momenta[0].keys() == momenta[1].keys() and len(momenta[0]) > 60
+    for key, value in momenta[0].items():
+        assert torch.equal(value["momentum_buffer"], momenta[1][key]["momentum_buffer"])

@@ -98,7 +98,7 @@ def array(cluster: Cluster, folder: Path) -> Iterator[Row]:
 
 def local(cluster: Cluster, pretraining: Pretraining) -> Iterator[Row]:
     """Two processes of this machine, and the metrics of two on a node of Slurm."""
-    undisturbed_s = pretraining.undisturbed_s
+    undisturbed_s = pretraining.undisturbed.seconds
     say("=== local")
     started = time.monotonic()
     type_in(cluster, *pretraining.words("local", "--cluster", "local"))

@@ -1,0 +1,152 @@
+"""The images of a fine-tuning: Detectron2's order and batches, from any iteration on.
+
+What becomes of an image depends on the seed and its place in the order alone, and what a model
+draws on the seed and the iteration: a run that is interrupted goes on as it would have gone.
+"""
+
+import itertools
+import logging
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from common.errors import UserError
+from common.workers import outlive_sigterm, served
+from detection.evaluation import kind_of
+from detection.mapper import UNREADABLE, Mapper
+
+log = logging.getLogger("detection")
+
+Record = dict[str, Any]
+Place = tuple[int, int]
+"""Where in the order of all processes an image stands, and its index in the data set."""
+
+TRIES = 100  # for an image that can be read, before the data set is taken for broken
+_ORDER, _IMAGE, _MODEL = range(3)  # what a seed is drawn for
+
+
+class Stream:
+    """This process's batches, from iteration :attr:`start` on, without end.
+
+    Which images make a batch, also with ``DATALOADER.ASPECT_RATIO_GROUPING``, is as in Detectron2's
+    ``build_detection_train_loader``, of which the samplers are used.
+
+    Args:
+        cfg: a Detectron2 config.
+        seed: of the order, of the images' augmentation and of what the model draws.
+        workers: processes that load; None for ``DATALOADER.NUM_WORKERS``.
+
+    Attributes:
+        start: the iteration to begin with when it is iterated over, from 0.
+        unreadable: how many images could not be read since, in this process's batches.
+    """
+
+    def __init__(self, cfg: Any, seed: int, workers: int | None = None) -> None:
+        self.start = self.unreadable = 0
+        self._seed = seed
+        self._workers = cfg.DATALOADER.NUM_WORKERS if workers is None else workers
+        mapper = kind_of(cfg).mapper(cfg)
+        seed_all_rng(_drawn(seed, _ORDER))  # a sampler draws its own seed
+        parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        records: list[Record] = parts["dataset"]
+        wide = [record["width"] > record["height"] for record in records] if (
+            cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        ) else None  # fmt: skip
+        size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+        self._batches = Batches(parts["sampler"], size, wide)
+        self._images = Images(records, mapper, seed)
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        """Mapped images.
+
+        Raises:
+            UserError: if none of many images can be read.
+        """
+        self._batches.skipped = self.start
+        loader: Iterable[list[tuple[Record, int]]] = DataLoader(
+            self._images,
+            batch_sampler=self._batches,
+            num_workers=self._workers,
+            collate_fn=list,
+            worker_init_fn=outlive_sigterm,
+        )
+        for iteration, batch in enumerate(served(loader), self.start):
+            self.unreadable += sum(unreadable for _, unreadable in batch)
+            seed_all_rng(_drawn(self._seed, _MODEL, comm.get_rank(), iteration))
+            yield [record for record, _ in batch]
+
+
+class Batches(Sampler[list[Place]]):
+    """Batches of places, without end.
+
+    Args:
+        sampler: Detectron2's, of this process's indices.
+        size: images in a batch.
+        wide: by index, whether an image is wider than high; the two make no batch together.
+            None if any do.
+
+    Attributes:
+        skipped: how many batches to leave out at the beginning.
+    """
+
+    def __init__(self, sampler: Iterable[int], size: int, wide: Sequence[bool] | None) -> None:
+        self.sampler, self.size, self.wide = sampler, size, wide
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return itertools.islice(self._all(), self.skipped, None)
+
+    def _all(self) -> Iterator[list[Place]]:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        buckets: tuple[list[Place], list[Place]] = ([], [])
+        for mine, index in enumerate(self.sampler):
+            bucket = buckets[self.wide[index] if self.wide else 0]
+            bucket.append((rank + mine * world_size, index))
+            if len(bucket) == self.size:
+                yield bucket[:]
+                bucket.clear()
+
+
+class Images(Dataset[tuple[Record, int]]):
+    """Mapped images by place; where one cannot be read, it is named and another is drawn.
+
+    Args:
+        records: Detectron2's dataset dicts.
+        mapper: a training mapper of their kind.
+        seed: of what the mapper draws.
+    """
+
+    def __init__(self, records: list[Record], mapper: Mapper, seed: int) -> None:
+        self.records = DatasetFromList(records, copy=False)
+        self.mapper, self.seed = mapper, seed
+
+    def __getitem__(self, at: Place) -> tuple[Record, int]:
+        """The image and what is annotated, and how many could not be read on the way to it.
+
+        Raises:
+            UserError: if that were too many.
+        """
+        place, index = at
+        seed_all_rng(_drawn(self.seed, _IMAGE, place))
+        for unreadable in range(TRIES):
+            record = self.records[index]
+            name = record["file_name"]
+            try:
+                return self.mapper(record), unreadable
+            except UNREADABLE as error:
+                log.warning("skipped an unreadable image: %s (%s)", name, error)
+            index = random.randrange(len(self.records))
+        raise UserError(
+            f"{TRIES} images in a row cannot be read, such as {name}; is the data set whole?"
+        )
+
+
+def _drawn(*numbers: int) -> int:
+    """A seed of 32 bits, which has nothing to do with that of other numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

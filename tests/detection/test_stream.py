@@ -1,0 +1,185 @@
+"""The images of a fine-tuning: Detectron2's order, the same from any iteration on."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data.build import build_batch_data_loader
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import TrainingSampler
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.distributed import World
+from common.errors import UserError
+from detection.stream import Batches, Stream
+from tests.detection.helpers import config
+from tests.processes import in_processes
+
+BROKEN = "demo_with_broken_images"
+
+
+def small(*overrides: Any) -> Any:
+    """Batches of two small images of the embedded data."""
+    fixed = (
+        "SOLVER.IMS_PER_BATCH",
+        2,
+        "INPUT.MIN_SIZE_TRAIN",
+        (32, 48),
+        "DATALOADER.NUM_WORKERS",
+        0,
+    )
+    return config("demo_R_18_FPN", *fixed, *overrides)
+
+
+def first(stream: Stream, batches: int) -> list[dict[str, Any]]:
+    """The images of the first batches."""
+    return [image for batch in itertools.islice(stream, batches) for image in batch]
+
+
+def same(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    """Whether two mapped images are one, with the same scale, flip and boxes."""
+    a, b = (item["instances"].gt_boxes.tensor for item in (here, there))
+    names = here["file_name"] == there["file_name"]
+    return names and torch.equal(here["image"], there["image"]) and torch.equal(a, b)
+
+
+@given(
+    wide=st.lists(st.booleans(), min_size=1, max_size=30),
+    size=st.integers(1, 5),
+    grouping=st.booleans(),
+    start=st.integers(0, 40),
+)
+def test_batches_are_detectron2s_from_any_one_on(
+    wide: list[bool], size: int, grouping: bool, start: int
+) -> None:
+    records = [{"width": 3 if w else 2, "height": 2, "id": i} for i, w in enumerate(wide)]
+    sampler = TrainingSampler(len(wide), seed=5)
+    theirs = build_batch_data_loader(
+        DatasetFromList(records), sampler, size, aspect_ratio_grouping=grouping
+    )
+    expected = [[r["id"] for r in batch] for batch in itertools.islice(theirs, start, start + 20)]
+    ours = Batches(sampler, size, wide if grouping else None)
+    ours.skipped = start
+    found = list(itertools.islice(ours, 20))
+    assert [[index for _, index in batch] for batch in found] == expected
+    places = [place for batch in found for place, _ in batch]
+    assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("grouping", [True, False])
+def test_a_stream_goes_on_with_what_would_have_come(
+    demo_root: Path, workers: int, grouping: bool
+) -> None:
+    whole = Stream(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), seed=3)
+    expected, drawn = [], []
+    for batch in itertools.islice(whole, 9):
+        expected.append(batch)
+        drawn.append(torch.rand(1))  # as a model would, in this iteration
+    later = Stream(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), 3, workers)
+    later.start = 5
+    torch.rand(7)
+    iterator = iter(later)
+    for batch, number in zip(expected[5:], drawn[5:], strict=True):
+        assert all(itertools.starmap(same, zip(next(iterator), batch, strict=True)))
+        assert torch.rand(1) == number
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_another_seed_has_another_order_and_other_scales(demo_root: Path) -> None:
+    here, there = (first(Stream(small(), seed), 50) for seed in (0, 1))
+    assert [x["file_name"] for x in here] != [x["file_name"] for x in there]
+    by_name = {x["file_name"]: x for x in here}
+    both = [(x, by_name[x["file_name"]]) for x in there if x["file_name"] in by_name]
+    different = [a for a, b in both if not same(a, b)]
+    assert len(both) > 20 and len(different) > len(both) / 2  # two scales, flipped or not
+
+
+def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
+    records = DatasetCatalog.get("demo_coco_train")[:1]
+    DatasetCatalog.register("demo_of_one_image", lambda: records)
+    try:
+        images = first(Stream(small("DATASETS.TRAIN", ("demo_of_one_image",)), 0), 20)
+    finally:
+        DatasetCatalog.remove("demo_of_one_image")
+    assert len({(x["image"].shape, float(x["image"].float().mean())) for x in images}) >= 2
+    sums = {(x["image"].shape, int(x["image"][..., :9].sum())) for x in images}
+    assert len(sums) == 4  # two scales, flipped or not
+
+
+def _note_batches(world: World, folder: Path) -> None:
+    cfg = small("SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ASPECT_RATIO_GROUPING", False)
+    epoch = len(DatasetCatalog.get("demo_coco_train"))
+    names = [x["file_name"] for x in first(Stream(cfg, 0), epoch // 4)]
+    (folder / str(world.rank)).write_text("\n".join([*names, str(torch.rand(1).item())]))
+
+
+def test_two_processes_share_an_epoch(tmp_path: Path, demo_root: Path) -> None:
+    in_processes(_note_batches, tmp_path)
+    *here, mine = (tmp_path / "0").read_text().splitlines()
+    *there, other = (tmp_path / "1").read_text().splitlines()
+    assert len(here) == len(there) == len(DatasetCatalog.get("demo_coco_train")) / 2
+    assert len(set(here + there)) == len(here + there)
+    assert mine != other  # processes draw numbers of their own
+
+
+@pytest.fixture
+def broken(tmp_path: Path, demo_root: Path) -> Iterator[list[str]]:
+    """Four of six images: cut short, not an image, missing, of another size than annotated."""
+    records = [dict(r) for r in DatasetCatalog.get("demo_coco_train")[:6]]
+    names = [str(tmp_path / f"{name}.jpg") for name in ("cut", "text", "missing", "small")]
+    for record, name in zip(records, names, strict=False):
+        data = Path(record["file_name"]).read_bytes()
+        record["file_name"] = name
+        if "small" in name:
+            Image.new("RGB", (9, 9)).save(name)
+        elif "missing" not in name:
+            Path(name).write_bytes(data[: len(data) // 2] if "cut" in name else b"not an image")
+    DatasetCatalog.register(BROKEN, lambda: records)
+    yield names
+    DatasetCatalog.remove(BROKEN)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_images_are_named_counted_and_passed_over(
+    broken: list[str], workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
+    with caplog.at_level(logging.WARNING, "detection"):
+        images = first(stream, 12)
+    assert len(images) == 24
+    for image in images:
+        assert image["file_name"] not in broken
+        with Image.open(image["file_name"]) as original:
+            assert (image["width"], image["height"]) == original.size
+    assert stream.unreadable >= 16  # every image was asked for four times
+    if workers == 0:  # another process's log does not come here
+        skipped = [m for m in caplog.messages if m.startswith("skipped an unreadable image")]
+        assert len(skipped) == stream.unreadable
+        assert {name for name in broken if any(name in m for m in skipped)} == set(broken)
+    again = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0)
+    again.start = 9
+    assert all(itertools.starmap(same, zip(first(again, 3), images[18:], strict=True)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_without_a_readable_image_is_an_error(
+    tmp_path: Path, demo_root: Path, workers: int
+) -> None:
+    records = [dict(r) for r in DatasetCatalog.get("demo_coco_train")[:3]]
+    for record in records:
+        record["file_name"] = str(tmp_path / "none.jpg")
+    DatasetCatalog.register(BROKEN, lambda: records)
+    try:
+        stream = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
+        with pytest.raises(UserError, match=r"^100 images in a row cannot be read, such as .*none"):
+            first(stream, 1)
+    finally:
+        DatasetCatalog.remove(BROKEN)
