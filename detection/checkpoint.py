@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from torch import nn
 
 from common.distributed import World
@@ -36,11 +37,15 @@ class SeriesCheckpointer(DetectionCheckpointer):
         self.missing: list[str] = []
 
     def save_step(self, step: int) -> None:
-        """Save the model and all else after ``step`` iterations; for the main process."""
+        """Save the model and all else after ``step`` iterations.
+
+        Every process calls it, for some states are of all of them; the main one writes.
+        """
         assert self.series is not None
         data: dict[str, Any] = {"model": self.model.state_dict()}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
-        self.tag_last_checkpoint(self.series.save(step, data).name)
+        if comm.is_main_process():
+            self.tag_last_checkpoint(self.series.save(step, data).name)
 
     def resume(self, world: World) -> bool:
         """Load the newest checkpoint that can be read; False if there is none.

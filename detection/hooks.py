@@ -15,7 +15,7 @@ from detection.stream import Stream
 
 
 class Saving(HookBase):
-    """A checkpoint every ``period`` iterations, and after the last; in the main process."""
+    """A checkpoint every ``period`` iterations, and after the last; in every process."""
 
     def __init__(self, checkpointer: SeriesCheckpointer, period: int) -> None:
         self.checkpointer, self.period = checkpointer, period
@@ -34,8 +34,7 @@ class Leaving(HookBase):
 
     def after_step(self) -> None:
         if self.notice.due():
-            if self.notice.world.is_main:
-                self.checkpointer.save_step(self.trainer.iter + 1)
+            self.checkpointer.save_step(self.trainer.iter + 1)
             self.notice.leave_if_told()
 
 
@@ -104,8 +103,7 @@ class PeriodicEval(HookBase):
     def after_step(self) -> None:
         iteration = self.trainer.iter + 1
         if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
-            if self.run.world.is_main:  # an evaluation may last longer than a warning
-                self.checkpointer.save_step(iteration)
+            self.checkpointer.save_step(iteration)  # this may last longer than a warning
             with self.run.notice.at_once():
                 found = evaluate(self.cfg, self.model, str(self.run.folder / "inference"))
             self.trainer.storage.put_scalars(**found, smoothing_hint=False)

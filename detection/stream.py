@@ -44,7 +44,7 @@ class Stream:
 
     Attributes:
         start: the iteration to begin with when it is iterated over, from 0.
-        unreadable: how many images could not be read since, in this process's batches.
+        unreadable: how many images could not be read, in this process's batches.
     """
 
     def __init__(self, cfg: Any, seed: int, workers: int | None = None) -> None:
@@ -80,6 +80,14 @@ class Stream:
             self.unreadable += sum(unreadable for _, unreadable in batch)
             seed_all_rng(_drawn(self._seed, _MODEL, comm.get_rank(), iteration))
             yield [record for record, _ in batch]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many images of all processes could not be read; to be called in all of them."""
+        return {"unreadable_images": sum(comm.all_gather(self.unreadable))}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Count on from there, in the main process."""
+        self.unreadable = state["unreadable_images"] if comm.is_main_process() else 0
 
 
 class Batches(Sampler[list[Place]]):

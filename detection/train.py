@@ -10,7 +10,6 @@ import torch
 from detectron2.engine import AMPTrainer, SimpleTrainer, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
-from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
@@ -84,13 +83,13 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     stream = Stream(cfg, config.seed)
     trainer = trainer_class(parallel, stream, optimizer)
     clock = Clock()
-    checkpointer = SeriesCheckpointer(model, series, trainer=trainer, clock=clock)
+    checkpointer = SeriesCheckpointer(model, series, trainer=trainer, stream=stream, clock=clock)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
             SharedPreciseBN(cfg, parallel, config.seed) if cfg.TEST.PRECISE_BN.ENABLED else None,
-            Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if world.is_main else None,
+            Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
             PeriodicEval(cfg, parallel, checkpointer, run) if cfg.TEST.EVAL_PERIOD > 0 else None,
         ]
     )
@@ -114,12 +113,12 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     if world.is_main:
         checkpointer.finish()
     results = evaluate(cfg, parallel, str(folder / "inference"))
-    unreadable = sum(comm.all_gather(stream.unreadable))
+    unreadable = stream.state_dict()
     if not world.is_main:
         return {}
     metrics = _final_metrics(config, cfg, world, results) | {
         "wall_time_s": round(clock.seconds, 1),
-        "unreadable_images": unreadable,
+        **unreadable,
         "restarts": run.incarnation.restarts,
         "git_commit": commit,
     }

@@ -4,9 +4,8 @@
 
 Starts a private cluster of two virtual nodes (tools/slurm-sandbox; root, and Slurm's packages),
 runs small jobs on it one after the other, and preempts, limits, requeues and kills them and the
-daemons below them. Whatever happened, a pre-training must end with the metrics and tensors of an
-undisturbed one to the bit, and a transfer with all its iterations and a score like those of three
-undisturbed seeds. Exit status 1 if anything is not as it should be.
+daemons below them. Whatever happened, a pre-training or a transfer must end with the metrics and
+tensors of an undisturbed one to the bit. Exit status 1 if anything is not as it should be.
 """
 
 import os

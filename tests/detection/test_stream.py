@@ -117,7 +117,11 @@ def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
 def _note_batches(world: World, folder: Path) -> None:
     cfg = small("SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ASPECT_RATIO_GROUPING", False)
     epoch = len(DatasetCatalog.get("demo_coco_train"))
-    names = [x["file_name"] for x in first(Stream(cfg, 0), epoch // 4)]
+    stream = Stream(cfg, 0)
+    names = [x["file_name"] for x in first(stream, epoch // 4)]
+    stream.unreadable = world.rank + 1
+    stream.load_state_dict(stream.state_dict())
+    assert stream.unreadable == (3 if world.is_main else 0)  # and 3 in all, still
     (folder / str(world.rank)).write_text("\n".join([*names, str(torch.rand(1).item())]))
 
 
@@ -164,9 +168,12 @@ def test_unreadable_images_are_named_counted_and_passed_over(
         skipped = [m for m in caplog.messages if m.startswith("skipped an unreadable image")]
         assert len(skipped) == stream.unreadable
         assert {name for name in broken if any(name in m for m in skipped)} == set(broken)
-    again = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0)
+    half, again = (Stream(small("DATASETS.TRAIN", (BROKEN,)), 0) for _ in range(2))
+    first(half, 9)
     again.start = 9
+    again.load_state_dict(half.state_dict())
     assert all(itertools.starmap(same, zip(first(again, 3), images[18:], strict=True)))
+    assert again.unreadable == stream.unreadable > half.unreadable > 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
