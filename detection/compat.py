@@ -29,11 +29,21 @@ def create_local_process_group(world: World) -> None:
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
-    """Detectron2's DDP wrapper, which takes every model for one on a GPU."""
+    """Detectron2's DDP wrapper, which takes every model for one on a GPU.
+
+    DDP sorts its buckets anew after the first step of a job, and with three processes the order of
+    sums changes with them: a run that is resumed would not be an uninterrupted one to the bit. A
+    DDP that looks for unused parameters leaves them alone.
+    """
     if world.size == 1:
         return model
-    ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    if world.device.type == "cuda":  # whose sums are never in one order
+        return DistributedDataParallel(
+            model, device_ids=[world.device.index], broadcast_buffers=False
+        )
+    return DistributedDataParallel(
+        model, broadcast_buffers=False, find_unused_parameters=world.size > 2
+    )
 
 
 @contextmanager

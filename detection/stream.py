@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
 from common.workers import outlive_sigterm, served
@@ -28,19 +28,23 @@ Place = tuple[int, int]
 """Where in the order of all processes an image stands, and its index in the data set."""
 
 TRIES = 100  # for an image that can be read, before the data set is taken for broken
-_ORDER, _IMAGE, _MODEL = range(3)  # what a seed is drawn for
+ORDER, IMAGE, MODEL, PRECISE_BN = range(4)  # what a seed is drawn for
 
 
 class Stream:
     """This process's batches, from iteration :attr:`start` on, without end.
 
     Which images make a batch, also with ``DATALOADER.ASPECT_RATIO_GROUPING``, is as in Detectron2's
-    ``build_detection_train_loader``, of which the samplers are used.
+    ``build_detection_train_loader``, of which the samplers are used. (0.6 shuffles batches without
+    grouping among its workers.)
 
     Args:
         cfg: a Detectron2 config.
         seed: of the order, of the images' augmentation and of what the model draws.
         workers: processes that load; None for ``DATALOADER.NUM_WORKERS``.
+
+    Raises:
+        UserError: if images are to be grouped, and the data set does not tell their sizes.
 
     Attributes:
         start: the iteration to begin with when it is iterated over, from 0.
@@ -52,12 +56,10 @@ class Stream:
         self._seed = seed
         self._workers = cfg.DATALOADER.NUM_WORKERS if workers is None else workers
         mapper = kind_of(cfg).mapper(cfg)
-        seed_all_rng(_drawn(seed, _ORDER))  # a sampler draws its own seed
+        seed_all_rng(drawn(seed, ORDER))  # a sampler draws its own seed
         parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
         records: list[Record] = parts["dataset"]
-        wide = [record["width"] > record["height"] for record in records] if (
-            cfg.DATALOADER.ASPECT_RATIO_GROUPING
-        ) else None  # fmt: skip
+        wide = _wide(records, cfg) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
         size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
         self._batches = Batches(parts["sampler"], size, wide)
         self._images = Images(records, mapper, seed)
@@ -69,16 +71,19 @@ class Stream:
             UserError: if none of many images can be read.
         """
         self._batches.skipped = self.start
-        loader: Iterable[list[tuple[Record, int]]] = DataLoader(
+        loader = DataLoader(
             self._images,
-            batch_sampler=self._batches,
+            batch_size=None,  # or workers would hold whole batches in shared memory
+            sampler=itertools.chain.from_iterable(self._batches),
             num_workers=self._workers,
-            collate_fn=list,
+            collate_fn=_as_it_is,
             worker_init_fn=outlive_sigterm,
         )
-        for iteration, batch in enumerate(served(loader), self.start):
+        images: Iterator[tuple[Record, int]] = served(loader)
+        for iteration in itertools.count(self.start):
+            batch = list(itertools.islice(images, self._batches.size))
             self.unreadable += sum(unreadable for _, unreadable in batch)
-            seed_all_rng(_drawn(self._seed, _MODEL, comm.get_rank(), iteration))
+            seed_all_rng(drawn(self._seed, MODEL, comm.get_rank(), iteration))
             yield [record for record, _ in batch]
 
     def state_dict(self) -> dict[str, int]:
@@ -90,14 +95,14 @@ class Stream:
         self.unreadable = state["unreadable_images"] if comm.is_main_process() else 0
 
 
-class Batches(Sampler[list[Place]]):
+class Batches:
     """Batches of places, without end.
 
     Args:
         sampler: Detectron2's, of this process's indices.
         size: images in a batch.
-        wide: by index, whether an image is wider than high; the two make no batch together.
-            None if any do.
+        wide: by index, whether an image is wider than high; the two make no batch together, but
+            for what stands in for an unreadable one. None if any do.
 
     Attributes:
         skipped: how many batches to leave out at the beginning.
@@ -141,7 +146,7 @@ class Images(Dataset[tuple[Record, int]]):
             UserError: if that were too many.
         """
         place, index = at
-        seed_all_rng(_drawn(self.seed, _IMAGE, place))
+        seed_all_rng(drawn(self.seed, IMAGE, place))
         for unreadable in range(TRIES):
             record = self.records[index]
             name = record["file_name"]
@@ -155,6 +160,21 @@ class Images(Dataset[tuple[Record, int]]):
         )
 
 
-def _drawn(*numbers: int) -> int:
+def _wide(records: list[Record], cfg: Any) -> list[bool]:
+    """Of each image, whether it is wider than high."""
+    try:
+        return [record["width"] > record["height"] for record in records]
+    except KeyError as error:
+        raise UserError(
+            f"DATALOADER.ASPECT_RATIO_GROUPING is True, but {', '.join(cfg.DATASETS.TRAIN)} does "
+            "not tell the sizes of its images; set it to False."
+        ) from error
+
+
+def _as_it_is(image: Any) -> Any:
+    return image
+
+
+def drawn(*numbers: int) -> int:
     """A seed of 32 bits, which has nothing to do with that of other numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -82,14 +82,14 @@ def test_a_stream_goes_on_with_what_would_have_come(
     expected, drawn = [], []
     for batch in itertools.islice(whole, 9):
         expected.append(batch)
-        drawn.append(torch.rand(1))  # as a model would, in this iteration
+        drawn.append(torch.rand(1).item())  # as a model would, in this iteration
     later = Stream(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), 3, workers)
     later.start = 5
     torch.rand(7)
     iterator = iter(later)
     for batch, number in zip(expected[5:], drawn[5:], strict=True):
         assert all(itertools.starmap(same, zip(next(iterator), batch, strict=True)))
-        assert torch.rand(1) == number
+        assert torch.rand(1).item() == number
     assert len(set(drawn)) == len(drawn)
 
 
@@ -112,6 +112,12 @@ def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
     assert len({(x["image"].shape, float(x["image"].float().mean())) for x in images}) >= 2
     sums = {(x["image"].shape, int(x["image"][..., :9].sum())) for x in images}
     assert len(sums) == 4  # two scales, flipped or not
+
+
+def test_images_of_unknown_sizes_cannot_be_grouped(demo_root: Path) -> None:
+    cfg = config("demo_voc_R_18_FCN", "DATALOADER.ASPECT_RATIO_GROUPING", True)
+    with pytest.raises(UserError, match=r"demo_voc_2012_train_aug_sem_seg does not tell the sizes"):
+        Stream(cfg, 0)
 
 
 def _note_batches(world: World, folder: Path) -> None:

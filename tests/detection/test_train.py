@@ -232,6 +232,28 @@ def test_two_processes_train_the_same_weights_and_buffers(two_processes: Path) -
     assert (two_processes / "log_rank1.txt").exists()
 
 
+def _several_processes(world: World, folder: Path, ended_after: int | None) -> None:
+    config = tiny(
+        f"SOLVER.IMS_PER_BATCH {world.size} SOLVER.MAX_ITER 5 TEST.EVAL_PERIOD 2 "
+        "DATALOADER.NUM_WORKERS 1"
+    )
+    if ended_after is None:
+        transfer(config, folder)
+        return
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
+        told_after(ended_after, patch)
+        transfer(config, folder)
+
+
+def test_three_processes_that_slurm_ends_equal_undisturbed_ones_to_the_bit(tmp_path: Path) -> None:
+    """With as many, the order of the sums of gradients matters."""
+    in_processes(_several_processes, tmp_path / "whole", None, size=3)
+    for ended_after in (2, None):
+        in_processes(_several_processes, tmp_path / "cut", ended_after, size=3)
+    assert json.loads((tmp_path / "cut" / "metrics.json").read_text())["restarts"] == 1
+    assert_equal_to_the_bit(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_two_processes_evaluate_the_detector_that_is_saved(two_processes: Path) -> None:
     assert_ranks_are_equal(two_processes, "evaluated")
     saved = torch.load(two_processes / "model_final.pth", weights_only=False)["model"]

@@ -160,6 +160,7 @@ class Transfer(Disturbed):
         lines = [{"iteration": row["iteration"], "lr": row["lr"]} for row in rows]
         scores = {k: v for k, v in _final(folder).items() if k.startswith(SCORES)}
         state = torch.load(folder / "model_final.pth", map_location="cpu", weights_only=False)
+        assert lines and scores, f"nothing is in the metrics of {folder}"
         momenta = state["trainer"]["optimizer"]["state"]
         buffers = {f"buffer {k}": v["momentum_buffer"] for k, v in momenta.items()}
         return [*lines, scores], state["model"] | buffers
