@@ -71,7 +71,8 @@ def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
 
 
 def test_a_run_ended_three_times_equals_an_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
-    config = tiny("SOLVER.MAX_ITER 9 SOLVER.STEPS (6,) SOLVER.WARMUP_ITERS 4")
+    """With evaluations, and precise BN before them, on the way."""
+    config = tiny("SOLVER.MAX_ITER 9 SOLVER.STEPS (6,) SOLVER.WARMUP_ITERS 4 TEST.EVAL_PERIOD 4")
     whole = transfer(config, tmp_path / "whole")
     for step in (2, 1, 2):  # after 3, 5 and 8 iterations
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
