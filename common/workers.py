@@ -27,7 +27,7 @@ def _wait_for_parent() -> None:
     os._exit(0)
 
 
-def served(loader: Iterable[T]) -> Iterator[T]:
+def items_of(loader: Iterable[T]) -> Iterator[T]:
     """All that a loader gives.
 
     Raises:

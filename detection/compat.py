@@ -37,12 +37,12 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """
     if world.size == 1:
         return model
-    if world.device.type == "cuda":  # whose sums are never in one order
-        return DistributedDataParallel(
-            model, device_ids=[world.device.index], broadcast_buffers=False
-        )
+    on_gpu = world.device.type == "cuda"  # where sums are never in one order
     return DistributedDataParallel(
-        model, broadcast_buffers=False, find_unused_parameters=world.size > 2
+        model,
+        device_ids=[world.device.index] if on_gpu else None,
+        broadcast_buffers=False,
+        find_unused_parameters=not on_gpu and world.size > 2,
     )
 
 

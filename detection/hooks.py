@@ -11,7 +11,7 @@ from common.notice import Notice
 from common.running import Run
 from detection.checkpoint import SeriesCheckpointer
 from detection.evaluation import evaluate
-from detection.stream import PRECISE_BN, Stream, drawn
+from detection.stream import PRECISE_BN, Stream, derived_seed
 
 
 class Saving(HookBase):
@@ -61,7 +61,7 @@ class SharedPreciseBN(hooks.PreciseBN):
     """
 
     def __init__(self, cfg: Any, model: nn.Module, seed: int) -> None:
-        stream = Stream(cfg, drawn(seed, PRECISE_BN), workers=0)
+        stream = Stream(cfg, derived_seed(seed, PRECISE_BN), workers=0)
         super().__init__(cfg.TEST.EVAL_PERIOD, model, stream, cfg.TEST.PRECISE_BN.NUM_ITER)
 
     def update_stats(self) -> None:

@@ -17,7 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
-from common.workers import outlive_sigterm, served
+from common.workers import items_of, outlive_sigterm
 from detection.evaluation import kind_of
 from detection.mapper import UNREADABLE, Mapper
 
@@ -56,7 +56,7 @@ class Stream:
         self._seed = seed
         self._workers = cfg.DATALOADER.NUM_WORKERS if workers is None else workers
         mapper = kind_of(cfg).mapper(cfg)
-        seed_all_rng(drawn(seed, ORDER))  # a sampler draws its own seed
+        seed_all_rng(derived_seed(seed, ORDER))  # a sampler draws its own seed
         parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
         records: list[Record] = parts["dataset"]
         wide = _wide(records, cfg) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
@@ -70,20 +70,19 @@ class Stream:
         Raises:
             UserError: if none of many images can be read.
         """
-        self._batches.skipped = self.start
         loader = DataLoader(
             self._images,
             batch_size=None,  # or workers would hold whole batches in shared memory
-            sampler=itertools.chain.from_iterable(self._batches),
+            sampler=itertools.chain.from_iterable(self._batches.after(self.start)),
             num_workers=self._workers,
             collate_fn=_as_it_is,
             worker_init_fn=outlive_sigterm,
         )
-        images: Iterator[tuple[Record, int]] = served(loader)
+        images: Iterator[tuple[Record, int]] = items_of(loader)
         for iteration in itertools.count(self.start):
             batch = list(itertools.islice(images, self._batches.size))
             self.unreadable += sum(unreadable for _, unreadable in batch)
-            seed_all_rng(drawn(self._seed, MODEL, comm.get_rank(), iteration))
+            seed_all_rng(derived_seed(self._seed, MODEL, comm.get_rank(), iteration))
             yield [record for record, _ in batch]
 
     def state_dict(self) -> dict[str, int]:
@@ -103,17 +102,14 @@ class Batches:
         size: images in a batch.
         wide: by index, whether an image is wider than high; the two make no batch together, but
             for what stands in for an unreadable one. None if any do.
-
-    Attributes:
-        skipped: how many batches to leave out at the beginning.
     """
 
     def __init__(self, sampler: Iterable[int], size: int, wide: Sequence[bool] | None) -> None:
         self.sampler, self.size, self.wide = sampler, size, wide
-        self.skipped = 0
 
-    def __iter__(self) -> Iterator[list[Place]]:
-        return itertools.islice(self._all(), self.skipped, None)
+    def after(self, number: int) -> Iterator[list[Place]]:
+        """All but the first ``number``."""
+        return itertools.islice(self._all(), number, None)
 
     def _all(self) -> Iterator[list[Place]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
@@ -146,7 +142,7 @@ class Images(Dataset[tuple[Record, int]]):
             UserError: if that were too many.
         """
         place, index = at
-        seed_all_rng(drawn(self.seed, IMAGE, place))
+        seed_all_rng(derived_seed(self.seed, IMAGE, place))
         for unreadable in range(TRIES):
             record = self.records[index]
             name = record["file_name"]
@@ -175,6 +171,6 @@ def _as_it_is(image: Any) -> Any:
     return image
 
 
-def drawn(*numbers: int) -> int:
+def derived_seed(*numbers: int) -> int:
     """A seed of 32 bits, which has nothing to do with that of other numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

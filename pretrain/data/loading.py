@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.workers import outlive_sigterm, served
+from common.workers import items_of, outlive_sigterm
 from pretrain.data.source import Batch, Transform
 
 log = logging.getLogger(__name__)
@@ -83,4 +83,4 @@ class Batches:
         Raises:
             UserError: a worker's, as it was raised there.
         """
-        return served(self.loader)
+        return items_of(self.loader)

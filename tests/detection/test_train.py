@@ -1,17 +1,13 @@
-"""Fine-tuning on the embedded data: what a run leaves, resuming, and several processes."""
+"""Fine-tuning on the embedded data: what a run leaves, and resuming."""
 
 import json
 import math
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from detectron2.engine import hooks
 
-from common.distributed import World
 from common.errors import UserError
 from common.metrics import read_lines
 from common.weights import Weights
@@ -21,21 +17,7 @@ from detection.convert import convert
 from detection.train import transfer
 from tests.alone import Ended, told_after
 from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
-from tests.processes import in_processes
-
-TINY = (
-    "MODEL.DEVICE cpu MODEL.RPN.POST_NMS_TOPK_TRAIN 20 MODEL.RPN.POST_NMS_TOPK_TEST 5 "
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 8 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 "
-    "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4 SOLVER.STEPS (3,) SOLVER.CHECKPOINT_PERIOD 2 "
-    "SOLVER.WARMUP_ITERS 2 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
-)
-FIRST, SECOND = "model_0001_000000002.pth", "model_0001_000000004.pth"
-
-
-def tiny(overrides: str = "", **changes: Any) -> TransferConfig:
-    """Four iterations of two small images each."""
-    words = tuple(f"{TINY} {overrides}".split())
-    return TransferConfig(str(CONFIGS / "demo_R_18_FPN.yaml"), overrides=words, **changes)
+from tests.detection.small_runs import FIRST, SECOND, TINY, copy, iterations, killed, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +44,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
     transfer(tiny(lr=0.001), folder)
     patch.undo()
     return folder
-
-
-def iterations(folder: Path) -> list[int]:
-    return [row["iteration"] for row in read_lines(folder / "metrics.jsonl")]
 
 
 def test_a_run_and_what_it_leaves(finished: Path) -> None:
@@ -99,20 +77,6 @@ def test_the_learning_rate_is_detectron2s_schedule(finished: Path) -> None:
     rows = read_lines(finished / "metrics.jsonl")
     wanted = [0.001 * 1e-3, 0.001 * (1e-3 + 1) / 2, 0.001, 0.0001]
     assert [row["lr"] for row in rows] == pytest.approx(wanted, rel=1e-6)
-
-
-def copy(source: Path, target: Path) -> None:
-    (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-
-
-def killed(finished: Path, folder: Path) -> Path:
-    """The folder as a kill in the fourth iteration would have left it."""
-    folder.mkdir()
-    for name in (FIRST, "log.txt", "incarnations"):
-        copy(finished / name, folder / name)
-    lines = (finished / "metrics.jsonl").read_text().splitlines()[:3]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"iteration": 3, "total_l')
-    return folder
 
 
 def test_a_killed_run_is_resumed(finished: Path, tmp_path: Path) -> None:
@@ -182,83 +146,6 @@ def test_weights_of_another_depth_are_refused(r18: Weights, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"R-18\.pkl has no tensor for .* backbone\.bottom_up\."):
         transfer(tiny(overrides, weights=r18), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
-
-
-def _train_together(world: World, folder: Path) -> None:
-    def save(moment: str, model: Any) -> None:
-        torch.save(model.module.state_dict(), folder / f"{moment}{world.rank}.pth")
-
-    def evaluate(cfg: Any, model: Any, inference: str) -> dict[str, float]:
-        assert cfg.MODEL.FPN.NORM == "naiveSyncBN"
-        save("evaluated", model)
-        return {"box_AP": 0.0}
-
-    def update_stats(hook: hooks.PreciseBN) -> None:
-        save("trained", hook._model)
-        precise_bn(hook)
-
-    precise_bn = hooks.PreciseBN.update_stats
-    hooks.PreciseBN.update_stats = update_stats
-    train.evaluate, train.LOG_PERIOD = evaluate, 1  # type: ignore[assignment]
-    torch.set_num_threads(1)
-    # Ranks draw images of different sizes.
-    metrics = transfer(tiny("SOLVER.IMS_PER_BATCH 3 INPUT.MIN_SIZE_TRAIN (48,80)"), folder)
-    assert bool(metrics) == world.is_main
-    if world.is_main:
-        assert metrics["device"] == "3 x cpu"
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    folder = tmp_path_factory.mktemp("three")
-    in_processes(_train_together, folder, size=3)
-    return folder
-
-
-def assert_ranks_are_equal(folder: Path, moment: str) -> None:
-    ranks = [torch.load(folder / f"{moment}{rank}.pth") for rank in range(3)]
-    for name, tensor in ranks[0].items():
-        torch.testing.assert_close(tensor, ranks[1][name], msg=name)
-        torch.testing.assert_close(tensor, ranks[2][name], msg=name)
-
-
-def test_processes_train_the_same_weights_and_buffers(processes: Path) -> None:
-    rows = read_lines(processes / "metrics.jsonl")
-    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
-    assert all(math.isfinite(row["total_loss"]) for row in rows)
-    # Detectron2 does not send buffers: they are equal because the statistics are synchronised.
-    assert_ranks_are_equal(processes, "trained")
-    trained = torch.load(processes / "trained0.pth")
-    assert trained["backbone.bottom_up.stem.conv1.norm.running_mean"].abs().max() > 0
-    assert "naiveSyncBN stands in for SyncBN" in (processes / "log.txt").read_text()
-    assert (processes / "log_rank1.txt").exists()
-
-
-def test_three_processes_resumed_equal_undisturbed_ones_to_the_bit(
-    processes: Path, tmp_path: Path
-) -> None:
-    """With as many, the order of the sums of gradients matters."""
-    folder = killed(processes, tmp_path / "killed")
-    in_processes(_train_together, folder, size=3)
-    assert "iterations 2 to 4" in (folder / "log.txt").read_text()
-    assert_equal_to_the_bit(processes, folder)
-
-
-def test_processes_evaluate_the_detector_that_is_saved(processes: Path) -> None:
-    assert_ranks_are_equal(processes, "evaluated")
-    saved = torch.load(processes / "model_final.pth", weights_only=False)["model"]
-    for name, tensor in torch.load(processes / "evaluated1.pth").items():
-        torch.testing.assert_close(tensor, saved[name], msg=name)
-
-
-def test_a_batch_that_does_not_split_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(0, 2, 0, 2, torch.device("cpu"))
-    monkeypatch.setattr(train.distributed, "start", lambda *_: world)
-    monkeypatch.setattr(train.compat, "create_local_process_group", lambda *_: None)
-    with pytest.raises(UserError, match="IMS_PER_BATCH 3 does not split evenly over 2 processes"):
-        transfer(tiny("SOLVER.IMS_PER_BATCH 3"), tmp_path)
 
 
 def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
