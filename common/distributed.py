@@ -3,6 +3,7 @@
 import copy
 import datetime
 import functools
+import gc
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 
 TIMEOUT = "LEWEL_DIST_TIMEOUT_MIN"
-FORK_PAUSE_S = 0.02
+REST_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,16 @@ def cpus_per_process(world: World) -> int:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one.
+
+    Whoever still holds the group keeps gloo's threads alive, and one that asks for the lock of the
+    interpreter when that ends would abort the process. DDP holds it, in cycles, which are
+    collected; a traceback may, and the threads get time to rest.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
+        time.sleep(REST_S)
 
 
 @contextmanager
@@ -172,7 +180,7 @@ def _pause_before_forks() -> None:
     After a collective they hand tensors back to Python, and take a lock of the interpreter for it.
     A child forked in that moment waits for the lock for ever (seen with Python 3.11).
     """
-    os.register_at_fork(before=lambda: time.sleep(FORK_PAUSE_S))
+    os.register_at_fork(before=lambda: time.sleep(REST_S))
 
 
 def timeout() -> datetime.timedelta:

@@ -14,10 +14,23 @@ from torch.nn.parallel import DistributedDataParallel
 from common.distributed import World
 
 
-def create_local_process_group(world: World) -> None:
-    """Tell Detectron2 which processes share a machine, which its own launcher would do."""
-    if world.size == 1 or comm._LOCAL_PROCESS_GROUP is not None:
-        return
+@contextmanager
+def process_groups(world: World) -> Iterator[None]:
+    """Tell Detectron2 which processes share a machine, as its own launcher would, for the block.
+
+    After it Detectron2 holds no process group: it would keep gloo's threads alive until Python
+    ends, when one that is not at rest aborts the process.
+    """
+    if world.size > 1:
+        _create_local_process_group(world)
+    try:
+        yield
+    finally:
+        comm._LOCAL_PROCESS_GROUP = None
+        comm._get_global_gloo_group.cache_clear()
+
+
+def _create_local_process_group(world: World) -> None:
     if hasattr(comm, "create_local_process_group"):  # head
         comm.create_local_process_group(world.local_size)
         return

@@ -54,9 +54,8 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
     """
     cfg = config.detectron2()
     device = "cpu" if cfg.MODEL.DEVICE == "cpu" else config.device
-    with running(folder, config.identity(), device) as run:
+    with running(folder, config.identity(), device) as run, compat.process_groups(run.world):
         world = run.world
-        compat.create_local_process_group(world)
         require_datasets(cfg)
         inspect_datasets(cfg)
         fit_to_device(cfg, world.device.type, world.size)

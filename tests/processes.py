@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch.multiprocessing as mp
@@ -16,6 +17,12 @@ def in_processes(function: Callable[..., None], *arguments: Any, size: int = 2) 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(_enter, (size, port, function, arguments), nprocs=size)
+
+
+def gloos_threads() -> int:
+    """How many threads of this process are gloo's."""
+    names = (task.read_text() for task in Path("/proc/self/task").glob("*/comm"))
+    return sum("gloo" in name for name in names)
 
 
 def _enter(rank: int, size: int, port: int, function: Callable[..., None], arguments: Any) -> None:

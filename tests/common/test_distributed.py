@@ -3,17 +3,17 @@
 import os
 import time
 
-from common.distributed import FORK_PAUSE_S, World
+from common.distributed import REST_S, World
 from tests.processes import in_processes
 
 
 def test_the_threads_of_a_process_group_come_to_rest_before_a_fork() -> None:
-    assert _seconds_of_a_fork() < FORK_PAUSE_S
+    assert _seconds_of_a_fork() < REST_S
     in_processes(_check_pause)
 
 
 def _check_pause(world: World) -> None:
-    assert _seconds_of_a_fork() >= FORK_PAUSE_S
+    assert _seconds_of_a_fork() >= REST_S
 
 
 def _seconds_of_a_fork() -> float:

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import segmentation  # noqa: F401  registers FCN's data sets
 from common.distributed import World
 from common.errors import UserError
+from detection.compat import process_groups
 from detection.stream import Batches, Stream
 from tests.detection.helpers import config
 from tests.processes import in_processes
@@ -125,7 +127,8 @@ def _note_batches(world: World, folder: Path) -> None:
     stream = Stream(cfg, 0)
     names = [x["file_name"] for x in first(stream, epoch // 4)]
     stream.unreadable = world.rank + 1
-    stream.load_state_dict(stream.state_dict())
+    with process_groups(world):
+        stream.load_state_dict(stream.state_dict())
     assert stream.unreadable == (3 if world.is_main else 0)  # and 3 in all, still
     (folder / str(world.rank)).write_text("\n".join([*names, str(torch.rand(1).item())]))
 

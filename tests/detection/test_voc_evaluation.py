@@ -17,6 +17,7 @@ from torch import nn
 import detection  # noqa: F401  registers the embedded data
 from common.distributed import World
 from common.errors import UserError
+from detection.compat import process_groups
 from detection.evaluation import check_evaluators, evaluate, kind_of
 from tests.detection.helpers import config
 from tests.processes import in_processes
@@ -158,7 +159,8 @@ def _moved(answers: dict[str, Found]) -> dict[str, Found]:
 
 def _evaluate_in_two(world: World, folder: Path) -> None:
     name = "demo_voc_2007_test"
-    found = evaluate(voc_config(name), Oracle(_moved(truth(name))), str(folder))
+    with process_groups(world):
+        found = evaluate(voc_config(name), Oracle(_moved(truth(name))), str(folder))
     assert bool(found) == world.is_main
     if world.is_main:
         (folder / "found.json").write_text(json.dumps(found))
