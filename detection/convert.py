@@ -42,13 +42,7 @@ def detectron2_name(name: str) -> str:
 
 def to_detectron2(backbone: Backbone) -> dict[str, np.ndarray]:
     """Detectron2's names and arrays of every tensor of ``backbone``; floats as float32."""
-    arrays = {
-        detectron2_name(k): (v.float() if v.is_floating_point() else v)
-        .detach()
-        .contiguous()
-        .numpy()
-        for k, v in backbone.tensors.items()
-    }
+    arrays = {detectron2_name(name): _array(value) for name, value in backbone.tensors.items()}
     if len(arrays) != len(backbone.tensors):
         raise AssertionError("two tensors of the backbone took the same place")
     return arrays
