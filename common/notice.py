@@ -32,6 +32,14 @@ LOOK_S = 5  # between two looks for a successor
 RETRY_S = 5  # while Slurm's controller is down
 
 
+class _Refused(BaseException):
+    """The job may not be requeued; its cause says why.
+
+    A signal may be handled in the midst of code that takes any exception for its own, as what
+    reads checkpoints does.
+    """
+
+
 class Notice:
     """What this job has been told; made by :func:`listening`.
 
@@ -103,18 +111,22 @@ class Notice:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Within the block a signal waits for :meth:`due`; elsewhere the job leaves at once."""
+        """Within the block a signal waits for :meth:`due`; elsewhere the job leaves at once.
+
+        The block ends with a checkpoint, or with nothing to save.
+        """
         self._at_once = False
         try:
             yield
         finally:
             self._at_once = True
+        self.close()
+        self._leave_if_free()  # told in its last step, after which no process asks
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """In the midst of a training, a block with nothing to save."""
-        if self._last is not None:  # before a data loader forks: gloo's threads are to rest
-            self._last.wait()
+        self.close()  # before a data loader forks: gloo's threads are to rest
         before, self._at_once = self._at_once, True
         self._leave_if_free()
         try:
@@ -123,13 +135,14 @@ class Notice:
             self._at_once = before
 
     def close(self) -> None:
-        """Wait for the last exchange, before the process group is left."""
+        """Wait for the last exchange, as before the process group is left."""
         if self._last is not None:
             self._last.wait()
 
     def _leave_if_free(self) -> None:
         # The others may have to go on, or the main process would wait for them in a collective.
-        if self._at_once and self._requeue and is_main_process():
+        free = self._at_once and not self._leaving
+        if free and self._requeue and is_main_process():
             self._leave()
 
     def _mine(self) -> int:
@@ -174,6 +187,8 @@ class Notice:
                     self.requeue()
                 except (OSError, subprocess.SubprocessError) as error:
                     log.warning("Slurm could not be asked, trying again: %s", error)
+                except Exception as error:
+                    raise _Refused from error
             time.sleep(RETRY_S)
         raise SystemExit(1)
 
@@ -184,6 +199,9 @@ def listening() -> Iterator[Notice]:
 
     The signals were blocked from the job's first moment on, where
     ``launch.cluster.hold_signals`` started it: one that came meanwhile is heard now.
+
+    Raises:
+        Exception: what the job says where it may not be requeued any more.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         yield Notice()
@@ -197,6 +215,9 @@ def listening() -> Iterator[Notice]:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
         yield notice
+    except _Refused as refused:
+        assert refused.__cause__ is not None
+        raise refused.__cause__ from None
     finally:
         with suppress(TypeError):  # a handler that Python did not set
             for number, handler in before.items():

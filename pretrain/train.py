@@ -112,6 +112,8 @@ class Training:
         distributed.check_same_step(self.progress.step, self.world)
         if self.world.is_main:
             self.checkpoints.tidy(found[0] if found else None)
+            if found is not None:  # the job may have been killed before it did
+                point(self.folder / checkpoint.FILE, found[0])
 
     def run(self) -> dict[str, Any]:
         """Train to the last step; the final metrics."""

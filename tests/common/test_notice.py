@@ -16,8 +16,10 @@ import torch.distributed as dist
 
 from common import incarnations, notice
 from common.distributed import World
+from common.errors import UserError
 from common.incarnations import Incarnation
 from common.notice import Notice, listening
+from common.series import Series
 from tests.alone import ALONE
 from tests.processes import in_processes
 
@@ -78,6 +80,38 @@ def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None) -> None:
             raise AssertionError
     with listening() as told, told.training(), pytest.raises(Requeued), told.at_once():
         os.kill(os.getpid(), signal.SIGUSR2)
+
+
+def test_a_job_that_is_told_in_its_last_step_leaves_after_it(on_slurm: None) -> None:
+    with listening() as told, pytest.raises(Requeued):
+        with told.training():
+            assert not told.due()
+            os.kill(os.getpid(), signal.SIGUSR2)
+        raise AssertionError
+
+
+def test_a_refusal_is_not_taken_for_a_checkpoint_that_cannot_be_read(
+    on_slurm: None, tmp_path: Path
+) -> None:
+    def refuse(signum: int, frame: FrameType | None) -> None:
+        raise UserError("requeued too often")
+
+    def tell_and_read(path: Path) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        except Exception as error:  # as a reader of files has it
+            raise UserError(f"{path} cannot be read") from error
+
+    signal.signal(signal.SIGUSR2, refuse)
+    series = Series(incarnations.begin(tmp_path), "model", ".pth")
+    for step in (1, 2):
+        series.save(step, {})
+    with pytest.raises(UserError, match="requeued too often"), listening():
+        series.load(ALONE, tell_and_read)
+    assert [path.name for path in series.newest_first()] == [
+        "model_0001_000000002.pth",
+        "model_0001_000000001.pth",
+    ]
 
 
 BEFORE = """
@@ -180,6 +214,25 @@ def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> 
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[6]", "[6]"]
 
 
+def _last_step(world: World, folder: Path) -> None:
+    """Both are told in the last step, where they have asked for the last time."""
+    patch = pytest.MonkeyPatch()
+    _as_on_slurm(patch)
+    try:
+        with listening() as told:
+            told.join(world, incarnations.begin(folder) if world.is_main else Incarnation(folder))
+            with told.training():
+                for step in range(3):
+                    if step == 2:
+                        os.kill(os.getpid(), signal.SIGUSR2)
+                    assert not told.due()
+            assert not world.is_main
+    except Requeued:
+        assert world.is_main
+        (folder / "requeued").touch()
+    patch.undo()
+
+
 def _evaluation(world: World, folder: Path) -> None:
     """Both are told while the main process waits for the other in a collective."""
     patch = pytest.MonkeyPatch()
@@ -202,4 +255,9 @@ def _evaluation(world: World, folder: Path) -> None:
 
 def test_a_job_that_is_told_in_a_collective_leaves_after_it(tmp_path: Path) -> None:
     in_processes(_evaluation, tmp_path)
+    assert (tmp_path / "requeued").exists()
+
+
+def test_processes_that_are_told_in_the_last_step_leave_after_it(tmp_path: Path) -> None:
+    in_processes(_last_step, tmp_path)
     assert (tmp_path / "requeued").exists()

@@ -8,7 +8,9 @@ import torch
 
 from common import checkpoints
 from common.errors import UserError
+from common.files import point
 from common.metrics import read_lines
+from pretrain import train
 from pretrain.checkpoint import FILE
 from pretrain.config import ResolvedConfig
 from pretrain.train import Training, pretrain
@@ -97,6 +99,23 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     assert f"{newest} is not a readable PyTorch checkpoint (1000 bytes)" in warning
     assert "resumed after step 2" in warning
     assert_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_after_its_last_checkpoint_points_to_it(
+    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def point_but_to_the_last(link: Path, target: Path) -> None:
+        if "_000000006" in target.name:
+            raise Killed
+        point(link, target)
+
+    config = small(data=str(few_images))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train, "point", point_but_to_the_last)
+        pretrain(config, tmp_path)
+    assert (tmp_path / FILE).resolve().name == "checkpoint_0001_000000003.pth.tar"
+    assert pretrain(config, tmp_path)["steps"] == 6
+    assert (tmp_path / FILE).resolve().name == "checkpoint_0001_000000006.pth.tar"
 
 
 def test_no_readable_checkpoint_is_an_error(tmp_path: Path, few_images: Path) -> None:
