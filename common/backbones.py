@@ -71,6 +71,11 @@ def depth_of(architecture: str) -> int:
     return int(re.findall(r"resnet(\d+)", architecture)[0])
 
 
+def width_of(architecture: str) -> int:
+    """Channels of the first stage's 3x3 convolutions: 64, or of a wide one 128."""
+    return 128 if architecture.startswith("wide") else 64
+
+
 def read_backbone(checkpoint: str | os.PathLike[str], which: Which = "online") -> Backbone:
     """Read and check the backbone of a checkpoint; runs no code of the file's.
 

@@ -67,9 +67,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: naming the folder that stands in the way.
     """
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
+    existing = _nearest(folder)
     if not existing.is_dir():
         raise UserError(
             f"{existing} is a file where the run folder {folder} needs a folder; "
@@ -80,3 +78,24 @@ def check_writable(folder: Path) -> None:
             f"cannot write the run folder {folder}: no permission in {existing}; "
             "choose another --output-dir."
         )
+
+
+def check_output(path: Path) -> None:
+    """Raise where a file cannot be written because of what is there already; makes nothing.
+
+    Raises:
+        UserError: naming the folder or the file that stands in the way.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the file to write, not its folder.")
+    existing = _nearest(path.parent)
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file where {path} needs a folder; choose another place.")
+
+
+def _nearest(path: Path) -> Path:
+    """The first that exists of a path and the folders that it is in."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return existing

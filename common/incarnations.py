@@ -2,13 +2,14 @@
 
 After a node failure Slurm starts a job anew while its first copy may still be running there, and
 writing into the same folder. So each copy has a number of its own, puts it into the names of what
-it writes, and stops once it sees a higher one.
+it writes, and stops once it sees a higher one, or that its own is another's now.
 """
 
 import json
 import logging
 import os
 import socket
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,12 @@ class Incarnation:
     Attributes:
         folder: the run folder.
         number: 1 for the first.
+        mark: what its file says; "" where nobody asks, and any file of that number will do.
     """
 
     folder: Path
     number: int = 1
+    mark: str = ""
 
     @property
     def restarts(self) -> int:
@@ -38,9 +41,16 @@ class Incarnation:
 
     @property
     def is_newest(self) -> bool:
-        """False once a later copy of the job has begun, or the folder is another run's."""
-        mine, next_one = _mark(self.folder, self.number), _mark(self.folder, self.number + 1)
-        return mine.exists() and not next_one.exists()
+        """False once a later copy of the job has begun, or the folder is another run's.
+
+        After ``--fresh`` a file of this number may be the new run's.
+        """
+        try:
+            mark = _mark(self.folder, self.number).read_text()
+        except FileNotFoundError:
+            return False
+        is_mine = mark == self.mark or not self.mark
+        return is_mine and not _mark(self.folder, self.number + 1).exists()
 
     def require_newest(self) -> None:
         """End this process if it is not the newest copy of the job.
@@ -56,12 +66,12 @@ class Incarnation:
 def begin(folder: Path) -> Incarnation:
     """Start the next incarnation of a run; for the main process."""
     (folder / FOLDER).mkdir(exist_ok=True)
-    number = count(folder) + 1
+    number, mark = count(folder) + 1, json.dumps(_origin())
     while True:
         try:
             with open(_mark(folder, number), "x") as file:
-                json.dump(_origin(), file)
-            return Incarnation(folder, number)
+                file.write(mark)
+            return Incarnation(folder, number, mark)
         except FileExistsError:  # another copy was faster
             number += 1
 
@@ -98,6 +108,7 @@ def _mark(folder: Path, number: int) -> Path:
 
 def _origin() -> dict[str, Any]:
     return {
+        "id": uuid.uuid4().hex,
         "slurm_job": this_slurm_job(),
         "slurm_restart": slurm_restarts(),
         "host": socket.gethostname(),

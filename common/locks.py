@@ -1,11 +1,15 @@
 """Locks of files; on a file system without any, nothing is held and nothing waits."""
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock
+
+# What flock says on a file system without locks; the last, NFS's whose lock server does not run.
+WITHOUT = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 log = logging.getLogger("locks")
 
@@ -19,12 +23,15 @@ def take(path: Path, timeout_s: float = -1) -> BaseFileLock | None:
 
     Raises:
         filelock.Timeout: if another process held it all the time.
+        OSError: if the file cannot be written.
     """
     # A file instead of a lock, which filelock would make, would outlive a process that is killed.
     lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout=timeout_s)
-    except NotImplementedError:  # filelock's word for a file system without flock
+    except OSError as error:
+        if error.errno not in WITHOUT:  # filelock.Timeout has no errno
+            raise
         log.warning("%s is on a file system without locks: start no second job there", path.parent)
         return None
     return lock

@@ -78,20 +78,20 @@ def running(
 @contextmanager
 def _hold(folder: Path, world: World) -> Iterator[Incarnation]:
     """The folder is this job's within the block; the main process holds it for all."""
-    lock, number, refusal = None, 0, ""
+    lock, mine, refusal = None, None, ""
     if world.is_main:
         try:
             lock = runs.hold(folder)
-            number = incarnations.begin(folder).number
+            mine = incarnations.begin(folder)
         except UserError as error:
             refusal = str(error)
         except OSError as error:
             refusal = str(runs.unwritable(folder, error))
-    number, refusal = from_main((number, refusal))
+    mine, refusal = from_main((mine, refusal))
     if refusal:
         raise UserError(refusal)
     try:
-        yield Incarnation(folder, number)
+        yield mine
     finally:
         if lock is not None:
             lock.release()

@@ -8,6 +8,7 @@ configuration (``config.json`` or ``config.yaml``), ``log.txt``, checkpoints, ``
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,13 +24,28 @@ from common.files import write_json
 FINAL = "metrics.json"
 IDENTITY = "identity.json"
 LOCK = ".lock"
+GLANCE_S = 1  # for those who only look whether a job holds the folder
 PATIENCE_S = 60  # for a job that is just ending, in one that Slurm has started
+SEEDS = 2**32  # as many as NumPy knows
+
+log = logging.getLogger("runs")
 
 
 def short_hash(value: Any) -> str:
     """Eight hexadecimal digits that tell two JSON values apart, whatever the keys' order."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def check_seed(seed: int) -> None:
+    """Raise for a seed that there is not.
+
+    Raises:
+        UserError: then.
+    """
+    if not 0 <= seed < SEEDS:
+        limit = "at least 0" if seed < 0 else f"less than {SEEDS}"
+        raise UserError(f"--seed {seed}: must be {limit}.")
 
 
 def run_folder(output_dir: Path, kind: str, name: str) -> Path:
@@ -131,7 +147,7 @@ def hold(folder: Path) -> BaseFileLock | None:
         except Timeout:
             if incarnations.is_of_this_job(folder):
                 path.unlink(missing_ok=True)  # the first copy goes on holding what is no file now
-            return locks.take(path, PATIENCE_S if incarnations.this_slurm_job() else 0)
+            return locks.take(path, PATIENCE_S if incarnations.this_slurm_job() else GLANCE_S)
     except Timeout as error:
         raise UserError(
             f"{folder} is in use by a job that is running; wait for it, end it, or choose another "
@@ -161,9 +177,20 @@ def unwritable(folder: Path, error: OSError) -> UserError:
 
 
 def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
-    """Folder and final metrics of the finished runs of a kind, oldest first."""
+    """Folder and final metrics of the finished runs of a kind, oldest first.
+
+    Those whose metrics are not such a run's are left out, with a warning.
+    """
     found = []
     for path in (output_dir / "runs" / kind).glob(f"[!.]*/{FINAL}"):  # not those set aside
-        with suppress(FileNotFoundError):  # deleted by another job's --fresh meanwhile
-            found.append((path.stat().st_mtime_ns, path, json.loads(path.read_text())))
+        try:
+            metrics = json.loads(path.read_text())
+            if metrics["kind"] == kind:
+                found.append((path.stat().st_mtime_ns, path, metrics))
+                continue
+        except FileNotFoundError:  # deleted by another job's --fresh meanwhile
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        log.warning("%s is left out: it does not hold the metrics of a %s run", path, kind)
     return [(path.parent, metrics) for _, path, metrics in sorted(found, key=lambda row: row[:2])]

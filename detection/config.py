@@ -8,6 +8,8 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer
+from detectron2.layers import get_norm
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from common.errors import UserError
 from common.runs import short_hash
@@ -76,6 +78,7 @@ class TransferConfig:
                 "SOLVER.REFERENCE_WORLD_SIZE is not used here: set SOLVER.IMS_PER_BATCH, "
                 "SOLVER.BASE_LR and SOLVER.MAX_ITER to what you want."
             )
+        check_values(cfg, self.eval_only)
         cfg.MODEL.WEIGHTS = self.weights.path
         cfg.SEED = self.seed
         return cfg
@@ -166,6 +169,38 @@ def _merge(cfg: CfgNode, overrides: Sequence[str]) -> None:
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{key} cannot be {value}: {reason}.") from error
+
+
+def check_values(cfg: Any, eval_only: bool = False) -> None:
+    """Raise unless Detectron2 can work with the values of a config that it does not check itself.
+
+    Args:
+        cfg: a Detectron2 config.
+        eval_only: whether nothing is trained.
+
+    Raises:
+        UserError: naming the key and its value.
+    """
+    for key in ("MAX_ITER", "CHECKPOINT_PERIOD", "IMS_PER_BATCH"):
+        if cfg.SOLVER[key] < 1:
+            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; it must be at least 1.")
+    if not (cfg.DATASETS.TRAIN or eval_only):
+        raise UserError("DATASETS.TRAIN is empty; name a dataset to train on.")
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture not in META_ARCH_REGISTRY:
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is {architecture}, which Detectron2 does not know; it knows "
+            f"{', '.join(sorted(name for name, _ in META_ARCH_REGISTRY))}."
+        )
+    for key, node in cfg.MODEL.items():
+        norm = node.get("NORM", "") if isinstance(node, CfgNode) else ""
+        try:
+            get_norm(norm, 32)  # the fewest channels that its GroupNorm has groups for
+        except KeyError as error:
+            raise UserError(
+                f"MODEL.{key}.NORM is {norm}, which is no norm of Detectron2's; choose BN, SyncBN, "
+                'naiveSyncBN, FrozenBN, GN or "".'
+            ) from error
 
 
 def fit_to_device(cfg: CfgNode, device: str, processes: int) -> None:

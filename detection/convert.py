@@ -2,7 +2,7 @@
 
 ``python -m detection.convert IN OUT [--target]`` writes a ``.pkl`` that Detectron2 loads into the
 backbone of any R-CNN of the same depth: ``{"model": {name: array}, "__author__": ...,
-"matching_heuristics": True}``.
+"matching_heuristics": True}``, and beside them what the checkpoint tells of its pre-training.
 """
 
 import os
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.backbones import Backbone, Which, read_backbone
 from common.errors import UserError, command
-from common.files import atomic_write
+from common.files import atomic_write, check_output
 
 AUTHOR = "lewel-transfer"
 USAGE = "usage: python -m detection.convert CHECKPOINT OUTPUT.pkl [--online | --target]"
@@ -54,10 +54,18 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def write(backbone: Backbone, output: str | os.PathLike[str]) -> None:
-    """Write ``backbone`` as Detectron2 weights, atomically."""
-    model = {"model": to_detectron2(backbone), "__author__": AUTHOR, "matching_heuristics": True}
+    """Write ``backbone`` as Detectron2 weights, atomically, and what is known of its origin."""
+    content = {
+        "model": to_detectron2(backbone),
+        "__author__": AUTHOR,
+        "matching_heuristics": True,
+        "method": backbone.method,
+        "norm": backbone.norm,
+        "epochs": backbone.epochs,
+        "network": backbone.which,
+    }
     with atomic_write(output) as file:
-        pickle.dump(model, file)
+        pickle.dump(content, file)
 
 
 def convert(
@@ -74,11 +82,17 @@ def convert(
         What was found.
 
     Raises:
-        UserError: unless every tensor of the backbone is there with its shape; nothing is
-            written then.
+        UserError: unless every tensor of the backbone is there with its shape, and the output can
+            be written; nothing is written then.
     """
+    check_output(Path(output))
     backbone = read_backbone(checkpoint, which)
-    write(backbone, output)
+    try:
+        write(backbone, output)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written ({error.strerror}); choose another place."
+        ) from error
     return backbone
 
 

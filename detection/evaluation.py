@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.evaluation import (
     COCOEvaluator,
     DatasetEvaluator,
@@ -20,7 +20,7 @@ from torch import nn
 from common.errors import UserError
 from common.workers import outlive_sigterm, sentence
 from detection.compat import faster_coco_eval
-from detection.mapper import Mapper, TestMapper
+from detection.mapper import Mapper, TestMapper, TrainMapper
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -101,7 +101,7 @@ class Kind:
     """
 
     evaluator: Callable[[Any, str, str], DatasetEvaluator]
-    mapper: Callable[[Any], Mapper] = DatasetMapper
+    mapper: Callable[[Any], Mapper] = TrainMapper
     job: str = "transfer"
     flatten: Callable[[Scores], dict[str, float]] = flatten
 
@@ -132,16 +132,15 @@ def kind_of(cfg: Any) -> Kind:
 
 
 def check_evaluators(cfg: Any) -> None:
-    """Raise unless there is an evaluator for the config's test set.
+    """Raise unless there is an evaluator for the config's test set, and masks where they are asked.
 
     Raises:
         UserError: naming the data set and its kind, or what the config asks of it in vain.
     """
-    kind = kind_of(cfg)
-    if cfg.MODEL.MASK_ON and kind is KINDS["pascal_voc"]:
-        raise UserError(
-            f"MODEL.MASK_ON is True, but {cfg.DATASETS.TEST[0]} has boxes only; set it to False."
-        )
+    kind_of(cfg)
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        if cfg.MODEL.MASK_ON and MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc":
+            raise UserError(f"MODEL.MASK_ON is True, but {name} has boxes only; set it to False.")
 
 
 def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:

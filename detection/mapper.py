@@ -7,12 +7,40 @@ from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
 
 from common.errors import UserError
+from detection.annotations import flaw, is_crowd
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
+
+class AnnotationError(Exception):
+    """An image has an object whose annotation cannot be used."""
+
+
 # What Pillow raises for files that are missing, cut short or no images (broken PNGs are a
 # SyntaxError to it), and Detectron2 for an image of another size than its annotation says.
-UNREADABLE = (OSError, SyntaxError, SizeMismatchError)
+UNREADABLE = (OSError, SyntaxError, SizeMismatchError, AnnotationError)
+
+
+class TrainMapper(DatasetMapper):
+    """Detectron2's training mapper, to which a broken annotation is an image's, not the job's."""
+
+    use_instance_mask: bool
+
+    def _transform_annotations(self, dataset_dict: dict[str, Any], *args: Any) -> None:
+        """As Detectron2's.
+
+        Raises:
+            AnnotationError: saying what is wrong with an object.
+        """
+        for annotation in dataset_dict["annotations"]:
+            wrong = "" if is_crowd(annotation) else flaw(annotation, self.use_instance_mask)
+            if wrong:
+                raise AnnotationError(wrong)
+        try:
+            super()._transform_annotations(dataset_dict, *args)
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise AnnotationError(f"an annotation that cannot be used: {reason}") from error
 
 
 class TestMapper:

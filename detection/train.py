@@ -154,7 +154,10 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
     results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
     if not world.is_main:
         return {}
+    # What trained it is not in this config.
+    unknown = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "steps")
     metrics = _final_metrics(config, cfg, world, results) | {
+        **dict.fromkeys((*unknown, "warmup_iterations")),
         "iterations": 0,
         "wall_time_s": round(time.monotonic() - started, 1),
         "restarts": run.incarnation.restarts,
@@ -205,6 +208,8 @@ def _final_metrics(
         "seed": config.seed,
         **{name: None if math.isnan(value) else round(value, 4) for name, value in results.items()},
         "iterations": cfg.SOLVER.MAX_ITER,
+        "steps": ", ".join(map(str, cfg.SOLVER.STEPS)),
+        "warmup_iterations": cfg.SOLVER.WARMUP_ITERS,
         "weights_sha256": weights.sha256,
         "overrides": " ".join(config.overrides),
         "demo": uses_demo(cfg),

@@ -1,8 +1,8 @@
 """Jobs that start from what a pre-training run will leave, submitted before it is finished.
 
 The name of a run tells the weights' SHA-256, which nobody knows before they are there. So such a
-job has its own folder, ``runs/awaiting/<name>/``, until it starts; then it is the run that the
-same command, given the finished run, would have been.
+job has its own folder, ``runs/awaiting/<kind>-<name>/``, until it starts; then it is the run that
+the same command, given the finished run, would have been.
 """
 
 import json
@@ -18,11 +18,12 @@ from common.errors import UserError
 from common.files import write_json
 from common.weights import Weights
 from launch.cluster import slurm
-from launch.cluster.jobs import STARTED, Job
+from launch.cluster.jobs import AWAITING, STARTED, Job
 from launch.cluster.processes import resolve_cluster
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
 from launch.cluster.slurm import State
+from launch.options import RunOptions
 from pretrain import methods
 from pretrain.checkpoint import FILE
 
@@ -122,21 +123,42 @@ class Awaited(ABC):
         """The run, from weights that are there."""
 
     def identity(self) -> dict[str, Any]:
-        """Nothing: the run that it becomes has one."""
+        """Nothing: the folder is no other's, and the run that it becomes has one."""
         return {}
+
+
+def waiting_folder(run: RunOptions, kind: str, name: str, identity: dict[str, Any]) -> Path:
+    """The folder of a job that waits, each run's its own, even if ``--name`` is the same.
+
+    Args:
+        run: the options of the run that it becomes.
+        kind: of that run.
+        name: that run's, but for ``--name``.
+        identity: that run's; like the name, with a placeholder for the weights.
+
+    Raises:
+        UserError: if it could not be written.
+    """
+    name = f"{run.name}-{kind}-{runs.short_hash(identity)}" if run.name else f"{kind}-{name}"
+    return replace(run, name=None).folder(AWAITING, name)
 
 
 def start_awaited(config: Awaited, folder: Path) -> None:
     """Become the run that ``config`` prepares, in its own run folder.
 
     Every process of the job calls this with the same arguments.
+
+    Raises:
+        UserError: if the run cannot be, or its folder holds another or is in use.
     """
     job = config.prepare()
+    runs.check_same(job.folder, job.config.identity())
     if is_main_process():
         record = Record.read(folder)
         if record is not None and not runs.is_finished(job.folder):
             runs.require_free(job.folder)
             record.write(job.folder)
-        write_json(folder / STARTED, {"run": str(job.folder)})
+        started = {"run": str(job.folder), "job": record.job_id if record is not None else ""}
+        write_json(folder / STARTED, started)
         print(f"run folder: {job.folder}", flush=True)
     replace(job, max_requeues=sys.maxsize)()  # the job that waited has its own limit

@@ -19,6 +19,7 @@ from common import runs
 from common.errors import UserError, command
 from launch import classify, transfer
 from launch.classify import WeightOptions
+from launch.cluster.follow import follow_all
 from launch.members import Member
 from launch.options import Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig
@@ -148,7 +149,7 @@ def plan_table(members: Sequence[Member], options: Command) -> Table:
         )
     table.caption = (
         f"{len(members)} runs, at least {total:.0f} V100 hours by Detectron2's model zoo, which "
-        "froze BatchNorm"
+        "froze BatchNorm and knows neither FCN-16s nor linear evaluation"
     )
     return table
 
@@ -167,9 +168,11 @@ def run(arguments: list[str] | None = None) -> None:
     evaluation = plan_evaluation(options)
     if options.dry_run:
         return
-    transfer.submit(members, options.run, options.resources, skip_live=True)
+    submitted = transfer.submit(members, options.run, options.resources, skip_live=True)
     if evaluation:
-        classify.submit(evaluation, options.run, options.resources, skip_live=True)
+        submitted += classify.submit(evaluation, options.run, options.resources, skip_live=True)
+    if options.resources.wait:
+        follow_all(submitted)
 
 
 def plan_evaluation(options: Command) -> classify.Planned | None:

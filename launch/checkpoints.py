@@ -60,12 +60,22 @@ def read_checkpoint(wanted: str, path: Path, label: str | None) -> Checkpoint:
         UserError: if it cannot be read, or its method is unknown.
     """
     backbone = backbones.read_backbone(path)
-    if not (label or backbone.method):
+    method = require_method(wanted, label or backbone.method)
+    return Checkpoint(path, sha256(path), method, backbone)
+
+
+def require_method(wanted: str, method: str) -> str:
+    """``method``, if there is one.
+
+    Raises:
+        UserError: if neither the file nor the user tells it.
+    """
+    if not method:
         raise UserError(
             f"{wanted} does not tell which method trained it; add --label METHOD for "
             "the results table."
         )
-    return Checkpoint(path, sha256(path), label or backbone.method, backbone)
+    return method
 
 
 def newest_pretraining(output_dir: Path, backbone: str | None = None) -> Path:

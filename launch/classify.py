@@ -14,9 +14,11 @@ from launch.awaited import (
     check_waits,
     find_pretraining,
     start_awaited,
+    waiting_folder,
 )
 from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
-from launch.cluster.jobs import AWAITING, Job
+from launch.cluster.follow import Submitted, follow_all
+from launch.cluster.jobs import Job
 from launch.cluster.processes import device, processes
 from launch.cluster.submit import launch
 from launch.options import Resources, RunOptions
@@ -154,7 +156,7 @@ def plan(
         waiting = AwaitedClassifier(
             protocol, source, dataclasses.replace(run, output_dir=output_dir)
         )
-        folder = run.folder(AWAITING, f"{config.kind}-{config.run_name()}")
+        folder = waiting_folder(run, config.kind, config.run_name(), config.identity())
         job = Job(start_awaited, waiting, folder, output_dir, steps)
     lines = f"{line}\ntraining images: {images} ({splits.subset})"
     return Planned(job, lines, awaited.job_id if awaited else "")
@@ -167,13 +169,17 @@ def start(
     resources: Resources,
 ) -> Path:
     """Check everything, submit or run the job, and return its run folder."""
-    return submit(plan(protocol, source, run, resources), run, resources)
+    planned = plan(protocol, source, run, resources)
+    submitted = submit(planned, run, resources)
+    if resources.wait:
+        follow_all(submitted)
+    return planned.job.folder
 
 
 def submit(
     planned: Planned, run: RunOptions, resources: Resources, skip_live: bool | None = None
-) -> Path:
-    """Submit or run the job of :func:`plan`, and return its run folder.
+) -> list[Submitted]:
+    """Submit or run the job of :func:`plan`; it, if Slurm has it.
 
     Args:
         planned: the run.
@@ -184,5 +190,4 @@ def submit(
     check_waits(planned.after, resources)
     print(planned.lines, flush=True)
     skip_live = bool(planned.after) or skip_live
-    launch([planned.job], resources, run.fresh, planned.after, skip_live)
-    return planned.job.folder
+    return launch([planned.job], resources, run.fresh, planned.after, skip_live)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from detection.config import TransferConfig
 from detection.evaluation import kind_of
-from launch.awaited import Awaited, start_awaited
-from launch.cluster.jobs import AWAITING, Job
+from launch.awaited import Awaited, start_awaited, waiting_folder
+from launch.cluster.jobs import Job
 from launch.options import RunOptions
 from launch.weights import Source, find_weights
 from segmentation.train import transfer
@@ -31,13 +31,13 @@ class Member:
         cfg = self.config.detectron2()
         kind, name = kind_of(cfg).job, self.config.run_name()
         steps = 0 if self.config.eval_only else cfg.SOLVER.MAX_ITER
-        output_dir = run.output_dir.resolve()
+        output_dir, folder = run.output_dir.resolve(), run.folder(kind, name)
         if self.source.awaited is None:
-            return Job(transfer, self.config, run.folder(kind, name), output_dir, steps)
+            return Job(transfer, self.config, folder, output_dir, steps)
         checkpoint = str(self.source.awaited.checkpoint)
         run = replace(run, output_dir=output_dir)
         waiting = AwaitedTransfer(self.config.config, self.config, checkpoint, self.label, run)
-        folder = run.folder(AWAITING, f"{kind}-{name}")
+        folder = waiting_folder(run, kind, name, self.config.identity())
         return Job(start_awaited, waiting, folder, output_dir, steps)
 
 
@@ -69,6 +69,10 @@ class AwaitedTransfer(Awaited):
 
 
 def located(config: Path, folder: Path) -> Path:
-    """The absolute path of a config, which may be the bare name of one of ``folder``."""
+    """The absolute path of a config, which may be the bare name of one of ``folder``.
+
+    What is typed as ``det_configs/NAME`` is found from any working folder.
+    """
     ours = folder / f"{config.name.removesuffix('.yaml')}.yaml"
-    return (ours if not config.exists() and ours.exists() else config).resolve()
+    bare = str(config.parent) in (".", folder.name)
+    return (ours if bare and not config.exists() and ours.exists() else config).resolve()

@@ -1,9 +1,11 @@
 """Options that every command shares, and how a command line becomes a dataclass."""
 
+import itertools
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tyro
 
@@ -55,9 +57,26 @@ def resources() -> Resources:
 
 
 def parse(command: type[Command], prog: str, arguments: list[str] | None = None) -> Command:
-    """The command line as a ``command``; tyro prints what is wrong with it and exits with 2."""
+    """The command line as a ``command``; tyro prints what is wrong with it and exits with 2.
+
+    Raises:
+        UserError: for an option of several values that has none, as where a variable is empty.
+    """
     words = sys.argv[1:] if arguments is None else arguments
+    _require_values(command, words)
     # --epochs and not --config.epochs; --fresh without a --no-fresh.
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     parsed = tyro.cli(command, prog=prog, args=words, config=style)
     return site.kept_to_slurm(parsed, words)
+
+
+def _require_values(command: type[Any], words: Sequence[str]) -> None:
+    hints = get_type_hints(command)
+    several = [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(command)
+        if get_origin(hints[field.name]) is tuple
+    ]
+    for word, following in itertools.pairwise([*words, "--"]):
+        if word.replace("_", "-") in several and following.startswith("--"):
+            raise UserError(f"{word} has no value; give one, or leave it out.")

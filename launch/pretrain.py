@@ -19,6 +19,7 @@ from common.distributed import check_divides
 from common.errors import UserError, command
 from common.files import write_json
 from launch.awaited import Pretraining
+from launch.cluster.follow import follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.processes import device, processes, resolve_cluster
 from launch.cluster.submit import launch
@@ -69,24 +70,21 @@ def run(arguments: list[str] | None = None) -> Path | None:
     following = _following(options, folder, dataclasses.asdict(config)) if options.then else None
     steps = config.epochs * (len(source) // config.batch_size)
     job = Job(pretrain, config, folder, options.run.output_dir.resolve(), steps)
-    if following is None:
-        launch([job], options.resources, options.run.fresh)
-        return folder
-    submitting = dataclasses.replace(options.resources, wait=False)
-    submitted = launch([job], submitting, options.run.fresh, skip_live=True)
-    if submitted:
-        # It may be long before the job itself says so.
-        write_json(folder / "config.json", dataclasses.asdict(config))
-    try:
-        following()
-    except UserError as error:
-        if not submitted:
-            raise
-        raise UserError(
-            f"the pre-training is submitted; what is to follow is not: {error}"
-        ) from error
+    submitted = launch([job], options.resources, options.run.fresh, skip_live=bool(options.then))
+    if following is not None:
+        if submitted:
+            # It may be long before the job itself says so.
+            write_json(folder / "config.json", dataclasses.asdict(config))
+        try:
+            following()
+        except UserError as error:
+            if not submitted:
+                raise
+            raise UserError(
+                f"the pre-training is submitted; what is to follow is not: {error}"
+            ) from error
     if options.resources.wait:
-        launch([job], options.resources)
+        follow_all(submitted)
     return folder
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 
 FILE = Path(__file__).with_name("published.csv")
 VARIANT = re.compile(r"_(infomin|moco|rand)$")
+# Published with SyncBN, which MoCo's C4 and VOC configs do not have.
+SYNCBN = re.compile(r"LEWEL|InfoMin")
 
 # Columns of our tables and of published.csv.
 FIGURES = (
@@ -31,7 +33,7 @@ def benchmark_of(kind: str, config: str) -> str:
     """What ``published.csv`` calls the protocol of a run.
 
     A config's variants are one protocol, though MoCo's C4 and VOC ones synchronise BatchNorm in
-    another way; but MoCo's FPN has another head, and is a protocol of its own.
+    another way (see :data:`SYNCBN`); but MoCo's FPN has another head, and is a protocol of its own.
 
     >>> benchmark_of("transfer", "coco_R_50_FPN_1x_infomin")
     'coco_R_50_FPN_1x'
@@ -65,17 +67,20 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
         row: a row of its results table.
 
     Returns:
-        Its figures and its ``source``; None if nothing is published, or the run is of another
-        size or learning rate than the protocol's. Of several rows the first, unless another one
-        was made with the config's own learning rate.
+        Its figures and its ``source``; None if nothing is published, the run is of another size,
+        norm or learning rate than the protocol's, or only evaluated a detector, of whose training
+        its row does not tell. Of several rows the first, unless another one was made with the
+        config's own learning rate.
     """
-    if row.get("demo") is True or row.get("low_lr") is True:
+    if any(row.get(name) is True for name in ("demo", "low_lr", "eval_only")):
         return None
     if kind == "linear" and any(row.get(name) != value for name, value in LINEAR.items()):
         return None
     frame = read()
-    config = row.get("config")
-    wanted = frame["benchmark"] == benchmark_of(kind, "" if pd.isna(config) else str(config))
+    config = "" if pd.isna(row.get("config")) else str(row["config"])
+    if "_C4_" in config and config.endswith("_moco") and SYNCBN.match(str(row["method"])):
+        return None
+    wanted = frame["benchmark"] == benchmark_of(kind, config)
     norm = row.get("norm")
     wanted &= frame["method"] == method_of(str(row["method"]), "" if pd.isna(norm) else str(norm))
     if kind == "linear":

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from common import runs
+from common.errors import UserError
 from common.files import atomic_write
 from common.locks import locked
 from demo.classes import VOC_CLASSES
@@ -15,6 +16,8 @@ ORIGIN = ("method", "norm", "pretrain_epochs")
 SOLVER = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "seed")
 FINE_TUNING = (
     "iterations",
+    "steps",
+    "warmup_iterations",
     "eval_only",
     "unreadable_images",
     "restarts",
@@ -117,9 +120,17 @@ def rebuild(output_dir: Path) -> None:
     """Make every table of ``results/`` anew that has a finished run.
 
     Runs that end at the same moment wait for each other: the later one sees both.
+
+    Raises:
+        UserError: if the folder cannot be made.
     """
     results = output_dir / "results"
-    results.mkdir(parents=True, exist_ok=True)
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {results}: {error.strerror or error}; move what is there."
+        ) from error
     with locked(results / ".lock"):
         for table in TABLES:
             frame = read(output_dir, table)

@@ -19,16 +19,19 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 
 from common.distributed import check_divides
 from common.errors import UserError, command
+from common.runs import check_seed
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
 from detection.evaluation import check_evaluators
 from launch.awaited import Pretraining, check_waits
+from launch.cluster.follow import Submitted, follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.processes import device, processes
-from launch.cluster.submit import launch
+from launch.cluster.submit import check_paths, launch
+from launch.detectors import find_detector
 from launch.members import Member, located
 from launch.options import Resources, RunOptions, parse, resources
-from launch.weights import Source, await_weights, find_detector, find_weights
+from launch.weights import Source, await_weights, find_weights
 
 OVERRIDE_KEY = re.compile(
     r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|"
@@ -100,7 +103,11 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
     Raises:
         UserError: for whatever is wrong; then nothing was written.
     """
-    return submit(plan(options, overrides), options.run, options.resources)
+    members = plan(options, overrides)
+    submitted = submit(members, options.run, options.resources)
+    if options.resources.wait:
+        follow_all(submitted)
+    return list(dict.fromkeys(member.job(options.run).folder for member in members))
 
 
 def submit(
@@ -108,8 +115,8 @@ def submit(
     run: RunOptions,
     resources: Resources,
     skip_live: bool | None = None,
-) -> list[Path]:
-    """Convert the weights of runs that were checked, submit or run the jobs; their folders.
+) -> list[Submitted]:
+    """Convert the weights of runs that were checked, submit or run the jobs; those of Slurm.
 
     Args:
         members: the runs.
@@ -120,9 +127,6 @@ def submit(
     Raises:
         UserError: if a folder holds another run, or a job could not be submitted, or failed.
     """
-    for source in {member.source.weights: member.source for member in members}.values():
-        source.write()
-        print(source.description, flush=True)
     waiting: dict[str, dict[Path, Job]] = {}  # by the job that they wait for
     for member in members:
         job, awaited = member.job(run), member.source.awaited
@@ -130,8 +134,15 @@ def submit(
         waiting.setdefault(awaited.job_id if awaited else "", {})[job.folder] = job
     for after, jobs in waiting.items():
         check_waits(after, resources)
-        launch(list(jobs.values()), resources, run.fresh, after, skip_live=bool(after) or skip_live)
-    return [folder for jobs in waiting.values() for folder in jobs]
+        check_paths(jobs.values(), resources)
+    for source in {member.source.weights: member.source for member in members}.values():
+        source.write()
+        print(source.description, flush=True)
+    submitted = []
+    for after, jobs in waiting.items():
+        skips = bool(after) or skip_live
+        submitted += launch(list(jobs.values()), resources, run.fresh, after, skips)
+    return submitted
 
 
 def plan(
@@ -147,11 +158,12 @@ def plan(
     Raises:
         UserError: naming what is wrong.
     """
-    if options.seed < 0 or options.seeds < 1:
-        name, value, least = ("seed", options.seed, 0) if options.seed < 0 else (
-            "seeds", options.seeds, 1
-        )  # fmt: skip
-        raise UserError(f"--{name} {value}: must be at least {least}.")
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: must be at least 1.")
+    check_seed(options.seed)
+    check_seed(options.seed + options.seeds - 1)
+    if options.eval_only:
+        _check_trains_nothing(options)
     if options.label and len(options.weights) > 1:
         raise UserError(
             f"--label {options.label} is one name for {len(options.weights)} --weights; start a "
@@ -192,6 +204,19 @@ def plan(
     for member in members:
         _check(member, count)
     return members
+
+
+def _check_trains_nothing(options: Command) -> None:
+    """Raise for what ``--eval-only`` has no use for."""
+    for option, given in (
+        ("--lr", bool(options.lr)),
+        ("--batch-size", options.batch_size is not None),
+        ("--seeds", options.seeds > 1),
+    ):
+        if given:
+            raise UserError(
+                f"{option} is for training, and --eval-only trains nothing; leave it out."
+            )
 
 
 def _check(member: Member, count: int) -> None:

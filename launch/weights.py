@@ -1,5 +1,6 @@
 """What ``--weights`` of a transfer means, and whether it fits the config."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from common.locks import locked
 from common.weights import Weights
 from detection import convert
 from detection.config import PLACEHOLDER, read_config
-from detection.pickles import read_architecture
+from detection.pickles import CAFFE2, TORCHVISION, is_pickle, read_weights
+from launch import pixels
 from launch.awaited import Pretraining, find_pretraining
-from launch.checkpoints import NONE, local_file, newest_pretraining, read_checkpoint
+from launch.checkpoints import (
+    NONE,
+    local_file,
+    newest_pretraining,
+    read_checkpoint,
+    require_method,
+)
 
-# Of 0..255, RGB: ImageNet's, with which self-supervised methods normalise.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 SUPERVISED = "detectron2://ImageNetPretrained/"  # Detectron2's own, of ImageNet's labels
 
 
@@ -29,16 +34,20 @@ class Source:
 
     Attributes:
         weights: what the job is told.
-        description: one line for the user.
+        description: a line for the user, and one for what could not be checked.
         backbone: what is to be converted; None for files in Detectron2's own format, which are
             used as they are, and for a random initialisation.
         awaited: the pre-training run that has yet to leave them.
+        pixels: how their training read images, by key of Detectron2's config; None where unknown.
+        trained_with: the config of the training that ``pixels`` are of, where there is one.
     """
 
     weights: Weights
     description: str
     backbone: backbones.Backbone | None = None
     awaited: Pretraining | None = None
+    pixels: Mapping[str, Any] | None = None
+    trained_with: str = ""
 
     def write(self) -> None:
         """Write the converted weights, once for all jobs that start from them."""
@@ -56,43 +65,30 @@ class Source:
         Raises:
             UserError: naming the key that disagrees.
         """
-        architecture = self.weights.architecture
-        if not architecture:
-            return
-        model, resnet = cfg.MODEL, cfg.MODEL.RESNETS
-        wanted = (
-            ("MODEL.RESNETS.DEPTH", resnet.DEPTH, backbones.depth_of(architecture)),
-            ("INPUT.FORMAT", cfg.INPUT.FORMAT, "RGB"),
-            ("MODEL.PIXEL_MEAN", list(model.PIXEL_MEAN), list(PIXEL_MEAN)),
-            ("MODEL.PIXEL_STD", list(model.PIXEL_STD), list(PIXEL_STD)),
-            ("MODEL.RESNETS.STRIDE_IN_1X1", resnet.STRIDE_IN_1X1, False),
-        )
-        for key, value, right in wanted:
-            if value != right:
+        architecture, resnet = self.weights.architecture, cfg.MODEL.RESNETS
+        known = architecture or self.trained_with
+        of = f" ({known})" if known else ""
+        found: dict[str, Any] = pixels.settings(cfg)
+        wanted = {**self.pixels} if self.pixels else {}
+        shape = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP")
+        found |= {f"MODEL.RESNETS.{key}": resnet[key] for key in shape}
+        if architecture:
+            wanted |= {
+                "MODEL.RESNETS.DEPTH": backbones.depth_of(architecture),
+                "MODEL.RESNETS.NUM_GROUPS": 1,
+                "MODEL.RESNETS.WIDTH_PER_GROUP": backbones.width_of(architecture),
+            }
+        for key, right in wanted.items():
+            if found[key] != right:
                 raise UserError(
-                    f"{key} is {value} in the config, but these weights "
-                    f"({architecture}) need {right}; choose a config that has it, or other "
-                    "weights."
+                    f"{key} is {found[key]} in the config, but these weights{of} need {right}; "
+                    "choose a config that has it, or other weights."
                 )
-        if "BN" not in resnet.NORM:
+        if architecture and "BN" not in resnet.NORM:
             raise UserError(
                 f"MODEL.RESNETS.NORM is {resnet.NORM!r} in the config, which has no place for "
                 "the statistics of these weights' BatchNorm; use SyncBN."
             )
-
-
-def find_detector(wanted: str | None, label: str | None) -> Source:
-    """A trained detector, for ``--eval-only``.
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    if wanted in (None, NONE):
-        raise UserError("--eval-only needs --weights DETECTOR, such as a run's model_final.pth.")
-    path = _local(str(wanted))
-    digest = sha256(path)
-    weights = Weights("", str(path), digest, label or path.parent.name)
-    return Source(weights, f"weights: {wanted}, sha256 {digest[:8]}, a trained detector")
 
 
 def find_weights(wanted: str | None, config: str, label: str | None, output_dir: Path) -> Source:
@@ -121,13 +117,9 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         return await_weights(run, label)
     if run is not None:
         wanted = str(run.checkpoint)
-    path = _local(wanted)
-    if path.suffix == ".pkl":
-        digest = sha256(path)
-        note = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, Detectron2's format"
-        supervised = "supervised" if wanted.startswith(SUPERVISED) else path.stem
-        weights = Weights(read_architecture(path), str(path), digest, label or supervised)
-        return Source(weights, f"{note}, used as it is")
+    path = local_path(wanted)
+    if is_pickle(path):
+        return _detectron2(wanted, found_how, path, label)
     found = read_checkpoint(wanted, path, label)
     backbone, digest = found.backbone, found.sha256
     weights = Weights(
@@ -142,16 +134,61 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         weights,
         f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {found.description}",
         backbone,
+        pixels=pixels.TORCHVISION,
     )
 
 
 def await_weights(run: Pretraining, label: str | None) -> Source:
     """What a pre-training run that is not finished will leave."""
-    return Source(run.weights(label), run.description, awaited=run)
+    return Source(run.weights(label), run.description, awaited=run, pixels=pixels.TORCHVISION)
 
 
-def _local(wanted: str) -> Path:
-    """The local file of a path or of an address that Detectron2 knows."""
+def _detectron2(wanted: str, found_how: str, path: Path, label: str | None) -> Source:
+    """Weights in Detectron2's own format, which are used as they are."""
+    if not path.name.endswith(".pkl"):
+        raise UserError(
+            f"{wanted} is a plain pickle, not a PyTorch checkpoint; if these are Detectron2 "
+            "weights, give the file a name that ends in .pkl, by which Detectron2 knows them."
+        )
+    found, digest = read_weights(path), sha256(path)
+    msra = found.author == CAFFE2 and found.architecture != ""
+    method = found.method + " (target network)" * (found.network == "target" and bool(found.method))
+    if msra or wanted.startswith(SUPERVISED):
+        method = "supervised"
+    treatment = None
+    if found.author in (convert.AUTHOR, TORCHVISION):
+        treatment = pixels.TORCHVISION
+    elif msra:
+        treatment = pixels.MSRA
+    weights = Weights(
+        found.architecture,
+        str(path),
+        digest,
+        require_method(wanted, label or method),
+        found.norm,
+        found.epochs,
+    )
+    described = f"Detectron2's format, {found.architecture or 'not a ResNet that is known here'}"
+    lines = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {described}, used as it is"
+    if treatment is None:
+        lines += "\n" + unchecked(f"{wanted} (author {found.author!r}) does not tell")
+    return Source(weights, lines, pixels=treatment)
+
+
+def unchecked(why: str) -> str:
+    """The warning that a config's pixel settings could not be compared with the weights'."""
+    return (
+        f"warning: {why} how its training read images, so that {', '.join(pixels.KEYS)} of the "
+        "config could not be checked; a wrong one costs accuracy without an error"
+    )
+
+
+def local_path(wanted: str) -> Path:
+    """The local file of a path or of an address that Detectron2 knows.
+
+    Raises:
+        UserError: if there is none.
+    """
     if "://" in wanted:
         try:
             return Path(PathManager.get_local_path(wanted))

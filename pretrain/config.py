@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from common.backbones import ARCHITECTURES
 from common.errors import UserError, option
-from common.runs import short_hash
+from common.runs import check_seed, short_hash
 from pretrain import methods
 from pretrain.data import DEMO
 from pretrain.data.locate import locate
@@ -150,9 +150,7 @@ class PretrainConfig:
 
     def _check_values(self) -> None:
         at_least: dict[str, float] = dict.fromkeys(_COUNTS, 1)
-        at_least |= dict.fromkeys(
-            ("workers", "seed", "warmup_epochs", "weight_decay", "knn_every"), 0
-        )
+        at_least |= dict.fromkeys(("workers", "warmup_epochs", "weight_decay", "knn_every"), 0)
         at_least["knn_images"] = 1
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -166,6 +164,7 @@ class PretrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{option(name)} {value}: must be between 0 and 1.")
+        check_seed(self.seed)
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs:g} must be fewer than --epochs {self.epochs}."

@@ -151,9 +151,15 @@ def _copy(mask: Path, folder: Path) -> None:
 
 def _convert(mat: Path, image: Path, folder: Path) -> None:
     mask = read_sbd(mat)
-    with Image.open(image) as opened:
-        if opened.size != mask.shape[::-1]:
-            raise UserError(f"{mat} is not of the size of {image}; are both of VOC 2012?")
+    try:
+        with Image.open(image) as opened:
+            size = opened.size
+    except (OSError, SyntaxError) as error:
+        raise UserError(
+            f"{image} is not an image that can be read ({error}); unpack VOC2012's trainval again."
+        ) from error
+    if size != mask.shape[::-1]:
+        raise UserError(f"{mat} is not of the size of {image}; are both of VOC 2012?")
     Image.fromarray(mask).save(folder / f"{mat.stem}.png")
 
 

@@ -3,18 +3,56 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import submitit
 from tqdm import tqdm
 
+from common.errors import UserError
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
 from launch.cluster.states import steps_done
 from launch.cluster.watches import OnSlurm, OnThisMachine
 
 POLL_S = 0.3
+INTERRUPTED_STATUS = 130  # a shell's for Ctrl-C
+
+
+class Submitted(NamedTuple):
+    """A run that Slurm has.
+
+    Attributes:
+        job: the run.
+        handle: the submitit job that it was given to.
+    """
+
+    job: Job
+    handle: Any
+
+
+def follow_all(submitted: Sequence[Submitted]) -> None:
+    """Follow one job on Slurm after the other, to the end of the last.
+
+    Raises:
+        UserError: if one or more failed; only after all have ended.
+        SystemExit: after Ctrl-C, which leaves all of them alone.
+    """
+    errors = []
+    for job, handle in submitted:
+        try:
+            if not follow(handle, job, cancel=False):
+                sys.exit(INTERRUPTED_STATUS)
+        except UserError as error:
+            errors.append(error)
+            if len(submitted) > 1:
+                print(f"failed: {job.folder}: {error}", flush=True)
+    if len(errors) > 1:
+        count = f"{len(errors)} of {len(submitted)}"
+        raise UserError(f"{count} runs failed; the same command resumes them.")
+    if errors:
+        raise errors[0]
 
 
 def follow(handle: Any, job: Job, cancel: bool) -> bool:

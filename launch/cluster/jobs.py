@@ -16,7 +16,7 @@ from launch import tables
 from launch.cluster.records import Record
 
 AWAITING = "awaiting"  # the kind of runs that wait for another
-STARTED = "started.json"  # in such a run: what it became
+STARTED = "started.json"  # in such a run: what it became, and by which job
 FIRST_PORT, PORTS = 20000, 40000  # of submitit's choice
 
 
@@ -44,12 +44,14 @@ class Job:
         """Run to the end; the main process then rebuilds the results tables.
 
         Raises:
-            UserError: if Slurm started the job more often than it may.
+            UserError: if Slurm started the job more often than it may, or the folder holds
+                another run.
         """
-        if slurm_restarts() > self.max_requeues:
-            raise self._too_many()
         _tell_torch_who_we_are()
         try:
+            if slurm_restarts() > self.max_requeues:
+                raise self._too_many()
+            runs.check_same(self.folder, self.config.identity())
             if not runs.is_finished(self.folder):
                 self.work(self.config, self.folder)
         except Exception:

@@ -90,8 +90,11 @@ class Resources:
 
 def problem(name: str, value: object) -> str:
     """What is wrong with a field's value, if it is a number that cannot be; else ""."""
-    if name == "mem_gb" and isinstance(value, int | float) and not 0 < value < float("inf"):
-        return "must be more than 0"
+    if name == "mem_gb" and isinstance(value, int | float):
+        if not 0 < value < float("inf"):
+            return "must be more than 0"
+        if value * 1024 < 1:  # 0 MB is all of the memory to sbatch
+            return "must be at least 0.001, which is 1 MB"
     least = LEAST.get(name, 1)
     if isinstance(value, int) and not isinstance(value, bool) and value < least:
         return f"must be at least {least}"
@@ -99,11 +102,14 @@ def problem(name: str, value: object) -> str:
 
 
 def gpus_of_gres(words: Sequence[str]) -> int | None:
-    """How many GPUs of a node ``gres=gpu:TYPE:4`` among the words asks for; None if it does not."""
-    found = [
-        match for word in words if (match := re.fullmatch(r"-*gres=gpu(:.+?)??(:(\d+))?", word))
-    ]
-    return int(found[0][3] or 1) if found else None
+    """How many GPUs of a node ``gres=gpu:TYPE:4`` among the words asks for; None if it does not.
+
+    There may be other things in the list, such as ``gres=nvme:1,gpu:4``, and GPUs of several types.
+    """
+    lists = [found[1] for word in words if (found := re.fullmatch(r"-*gres=(.*)", word))]
+    things = lists[-1].split(",") if lists else []  # the last holds, as for other options
+    gpus = [found for thing in things if (found := re.fullmatch(r"gpu(:.+?)??(:(\d+))?", thing))]
+    return sum(int(found[3] or 1) for found in gpus) if gpus else None
 
 
 def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, str | bool]:
@@ -120,7 +126,7 @@ def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, st
     for word in words:
         name, equals, value = word.partition("=")
         key = name.lstrip("-").replace("_", "-")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z-]*", key):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", key):
             raise UserError(f"{where} {word}: is not KEY=VALUE; write for example reservation=x.")
         if equals and not value:
             raise UserError(

@@ -20,7 +20,11 @@ from launch.cluster.slurm import call
 CACHE = "LEWEL_CACHE"
 IMMEDIATE_S = 10  # for a node to be free
 TIMEOUT_S = 25
-LOOK = 'echo "$SLURMD_NODENAME"; for i in 1 2 3; do cat "$1" 2>/dev/null && exit; sleep 1; done'
+# A site's own scripts may print as well: $0 tells our lines from theirs, even from one without end.
+LOOK = (
+    'echo; echo "$0 node $SLURMD_NODENAME"; for i in 1 2 3; do '
+    'seen=$(cat "$1" 2>/dev/null) && echo "$0 read $seen" && exit; sleep 1; done'
+)
 
 
 def check_shared(output_dir: Path, resources: Resources) -> None:
@@ -117,12 +121,12 @@ def _ask(token: Path, resources: Resources) -> tuple[str, str]:
         value = getattr(resources, option)
         if value:
             command.append(f"--{option}={value}")
-    answer = _run([*command, "sh", "-c", LOOK, "-", str(token)])
+    answer = _run([*command, "sh", "-c", LOOK, name, str(token)])
     if answer is None:
         _run(["scancel", f"--name={name}"])
         return "", ""
-    node, _, seen = answer.partition("\n")
-    return node.strip(), seen.strip()
+    said = dict(re.findall(rf"^{name} (node|read) (.*)$", answer, re.MULTILINE))
+    return said.get("node", "").strip(), said.get("read", "").strip()
 
 
 def _run(command: list[str]) -> str | None:

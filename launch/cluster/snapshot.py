@@ -4,6 +4,7 @@
 of unchanged code share one folder.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -133,8 +134,8 @@ def _write(folder: Path, files: dict[Path, bytes]) -> None:
             (whole / path).write_bytes(data)
         try:
             whole.rename(folder)
-        except OSError:
-            if not folder.exists():  # another submission was not faster, then
+        except OSError as error:  # another submission was faster, and may have deleted it since
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
     finally:
         shutil.rmtree(temporary)

@@ -78,10 +78,16 @@ def unfinished(output_dir: Path) -> list[Unfinished]:
 
 
 def _is_run(folder: Path) -> bool:
-    if (folder / STARTED).exists():  # what waited has a run folder of its own now
-        return False
     marks = (RECORD, runs.IDENTITY, runs.LOCK, "submitit")
-    return any((folder / mark).exists() for mark in marks)
+    return any((folder / mark).exists() for mark in marks) and not _has_started(folder)
+
+
+def _has_started(folder: Path) -> bool:
+    """Whether what waited here has a run folder of its own now; an earlier job's does not count."""
+    record, started = Record.read(folder), _text(folder / STARTED)
+    if record is None or not started:
+        return False
+    return bool(json.loads(started).get("job") == record.job_id)
 
 
 def _state(folder: Path, record: Record | None, known: dict[str, State]) -> str:

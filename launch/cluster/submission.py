@@ -23,13 +23,14 @@ from launch.cluster.executor import job_environment, local_executor, slurm_execu
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
-from launch.cluster.shared_folder import check_shared
 from launch.cluster.snapshot import SUBMITTED, frozen_config, snapshot
 
 
 def start_here(job: Job, resources: Resources) -> Any:
     """Start a job on this machine; its handle."""
-    executor = local_executor(job.folder.name, job.folder / "submitit" / "%j", resources)
+    # Its number is that of a process, and may be that of an earlier job.
+    files = job.folder / "submitit" / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-%j"
+    executor = local_executor(job.folder.name, files, resources)
     try:
         with job_environment(ROOT):
             handle = executor.submit(job)
@@ -43,7 +44,7 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
     """Submit one job, or several as one array; their handles.
 
     Args:
-        jobs: all of one ``output_dir``.
+        jobs: all of one ``output_dir``, into which no other command submits meanwhile.
         resources: of each job.
         after: the Slurm job that must succeed first, "" for none.
 
@@ -58,7 +59,6 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
     logging.getLogger("submitit").setLevel(logging.ERROR)
     if ignored := site.ignored():
         print(f"not used: {', '.join(ignored)}; there are options for what they say", flush=True)
-    check_shared(output_dir, resources)
     try:
         run_folders = [job.folder for job in jobs]
         others = [folder, *(path / SUBMITTED for path in run_folders)]
@@ -99,7 +99,7 @@ def _record(jobs: Sequence[Job], handles: Sequence[Any], cluster: str, after: st
             files = str(handle.paths.folder)
             record = Record(cluster, handle.job_id, handle.num_tasks, files, now, after, typed)
             record.write(job.folder)
-    except OSError:
+    except BaseException:
         for handle in handles:
             handle.cancel(check=False)
         raise

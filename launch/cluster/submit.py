@@ -1,19 +1,23 @@
 """Handing jobs to Slurm, to this machine, or to this process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from common import runs
 from common.errors import UserError
 from launch.cluster import slurm
-from launch.cluster.follow import attach, follow
+from launch.cluster.follow import Submitted, attach, follow
 from launch.cluster.jobs import Job
 from launch.cluster.processes import check_controller, processes, resolve_cluster
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
+from launch.cluster.shared_folder import check_shared
+from launch.cluster.states import is_held
 from launch.cluster.submission import start_here, submit
+from launch.cluster.undisturbed import alone, ctrl_c_later
+
+Known = dict[Path, tuple[Record, slurm.State]]  # by run folder: its job on Slurm, and how that is
 
 
 def launch(
@@ -22,10 +26,10 @@ def launch(
     fresh: bool = False,
     after: str = "",
     skip_live: bool | None = None,
-) -> dict[Path, str]:
+) -> list[Submitted]:
     """Run or submit every job that is not finished; print where each one is.
 
-    Slurm gets several jobs as one array before any is followed; this machine runs one after the
+    Slurm gets several jobs as one array, and nobody follows them; this machine runs one after the
     other.
 
     Args:
@@ -34,30 +38,31 @@ def launch(
         fresh: whether to delete what earlier runs left.
         after: the Slurm job that must succeed first; "" for none. Elsewhere it has, by now.
         skip_live: whether to leave alone a run that Slurm already has, and say so; otherwise it is
-            refused. Default: if there are several jobs.
+            refused, unless it is to be followed. Default: if there are several jobs.
 
     Returns:
-        The Slurm job of each run folder that Slurm has been given, now or before.
+        The runs that Slurm has been given, now or before.
 
     Raises:
         UserError: if a folder holds another run or a job that is running, Slurm refused a job, or
-            one that was waited for failed.
+            one that ran here failed.
     """
     cluster = resolve_cluster(resources)
     todo = [job for job in jobs if fresh or not _is_done(job, cluster)]
+    check_paths(todo, resources)
     if cluster == "debug" and processes(resources) > 1 and (fresh or len(todo) > 1):
         raise UserError(
             "under torchrun or srun a command starts one run, and not with --fresh; give one "
             "value of each option, or use --cluster local or slurm."
         )
-    if cluster == "slurm" and todo:
-        check_controller()
-    live = _live(todo)
-    skips = len(jobs) > 1 if skip_live is None else skip_live
-    if fresh or cluster != "slurm" or not (skips or resources.wait):
-        _refuse(live, follows=cluster == "slurm" and not fresh)
     if cluster == "slurm":
-        return _launch_on_slurm(todo, live, resources, fresh, after)
+        if not todo:
+            return []
+        check_controller()
+        skips = len(jobs) > 1 if skip_live is None else skip_live
+        with alone(todo[0].output_dir):
+            return _launch_on_slurm(todo, resources, fresh, after, skips or resources.wait)
+    _refuse(_live(_on_slurm(todo)))
     for job in todo:
         print(f"run folder: {job.folder}", flush=True)
         with runs.set_aside(job.folder, fresh):
@@ -67,7 +72,23 @@ def launch(
             handle = start_here(job, resources)
         print(f"{cluster} job {handle.job_id}", flush=True)
         follow(handle, job, cancel=True)
-    return {}
+    return []
+
+
+def check_paths(jobs: Iterable[Job], resources: Resources) -> None:
+    """Raise for a run folder that submitit or Slurm would read as a pattern, as ``%j`` is one.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    if resolve_cluster(resources) == "debug":
+        return
+    for job in jobs:
+        if "%" in str(job.folder):
+            raise UserError(
+                f"the run folder {job.folder} has a % in its path, which stands for something else "
+                "in Slurm and submitit; choose another --output-dir or --name."
+            )
 
 
 def _is_done(job: Job, cluster: str) -> bool:
@@ -80,33 +101,53 @@ def _is_done(job: Job, cluster: str) -> bool:
     return True
 
 
-def _live(jobs: Sequence[Job]) -> dict[Path, tuple[Record, slurm.State]]:
-    """The runs that a job on Slurm still has, or will have."""
+def _on_slurm(jobs: Sequence[Job]) -> Known:
+    """The runs that were given to a job on Slurm last, and what it says of that."""
     records = {job.folder: record for job in jobs if (record := Record.read(job.folder))}
     records = {folder: record for folder, record in records.items() if record.cluster == "slurm"}
-    known = slurm.states(record.job_id for record in records.values())
-    if any(state.reason == slurm.NO_ANSWER for state in known.values()):
+    states = slurm.states(record.job_id for record in records.values())
+    if any(state.reason == slurm.NO_ANSWER for state in states.values()):
         raise UserError("Slurm does not answer; try again when its controller is back.")
-    found = {folder: (record, known[record.job_id]) for folder, record in records.items()}
-    return {folder: pair for folder, pair in found.items() if pair[1].live}
+    return {folder: (record, states[record.job_id]) for folder, record in records.items()}
 
 
-def _refuse(live: dict[Path, tuple[Record, slurm.State]], follows: bool) -> None:
+def _live(known: Known) -> Known:
+    """Those that the job still has, or will have."""
+    return {folder: pair for folder, pair in known.items() if pair[1].live}
+
+
+def _refuse(live: Known, hint: str = "") -> None:
     for folder, (record, state) in live.items():
         raise UserError(
             f"{folder} is in use by Slurm job {record.job_id} ({state.name}); "
-            f"{'add --wait to follow it, ' if follows else ''}scancel {record.job_id} to end it, "
-            "or choose another --name."
+            f"{hint}scancel {record.job_id} to end it, or choose another --name."
         )
 
 
+def _refuse_held(jobs: Sequence[Job], known: Known) -> None:
+    """Raise for a run that a job outside Slurm has: one on this machine, or under torchrun.
+
+    A job on Slurm holds its run as well, and Slurm may have forgotten one that is running.
+    """
+    for job in jobs:
+        _, state = known.get(job.folder, (None, None))
+        ended = state is None or not (state.live or state.name == slurm.UNKNOWN)
+        if ended and is_held(job.folder):
+            raise UserError(
+                f"{job.folder} is in use by a job that is running; wait for it, end it, or choose "
+                "another --name."
+            )
+
+
 def _launch_on_slurm(
-    todo: Sequence[Job],
-    live: dict[Path, tuple[Record, slurm.State]],
-    resources: Resources,
-    fresh: bool,
-    after: str,
-) -> dict[Path, str]:
+    todo: Sequence[Job], resources: Resources, fresh: bool, after: str, skip_live: bool
+) -> list[Submitted]:
+    known = _on_slurm(todo)
+    live = _live(known)
+    if fresh or not skip_live:
+        _refuse(live, "" if fresh else "add --wait to follow it, ")
+    if not fresh:  # which asks for itself
+        _refuse_held(todo, known)
     handles = {}
     for folder, (record, state) in live.items():
         handles[folder] = attach(record, folder)
@@ -116,32 +157,14 @@ def _launch_on_slurm(
         )
     new = [job for job in todo if job.folder not in live]
     if new:
-        with ExitStack() as stack:
-            for job in new:
-                stack.enter_context(runs.set_aside(job.folder, fresh))
-            submitted = submit(new, resources, after)
-        for job, handle in zip(new, submitted, strict=True):
-            handles[job.folder] = handle
-            words = f"{handle.job_id}{f' after job {after}' if after else ''}"
-            print(f"slurm job {words}, run folder: {job.folder}", flush=True)
-    if resources.wait:
-        _follow_all([(handles[job.folder], job) for job in todo])
-    return {folder: handle.job_id for folder, handle in handles.items()}
-
-
-def _follow_all(pairs: Sequence[tuple[Any, Job]]) -> None:
-    """Follow one job after the other, to the end of the last, or until Ctrl-C."""
-    errors = []
-    for handle, job in pairs:
-        try:
-            if not follow(handle, job, cancel=False):
-                break
-        except UserError as error:
-            errors.append(error)
-            if len(pairs) > 1:
-                print(f"failed: {job.folder}: {error}", flush=True)
-    if len(errors) > 1:
-        count = f"{len(errors)} of {len(pairs)}"
-        raise UserError(f"{count} runs failed; the same command resumes them.")
-    if errors:
-        raise errors[0]
+        check_shared(new[0].output_dir, resources)
+        with ctrl_c_later():
+            with ExitStack() as stack:
+                for job in new:
+                    stack.enter_context(runs.set_aside(job.folder, fresh))
+                submitted = submit(new, resources, after)
+            for job, handle in zip(new, submitted, strict=True):
+                handles[job.folder] = handle
+                words = f"{handle.job_id}{f' after job {after}' if after else ''}"
+                print(f"slurm job {words}, run folder: {job.folder}", flush=True)
+    return [Submitted(job, handles[job.folder]) for job in todo]

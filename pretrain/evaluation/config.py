@@ -10,7 +10,7 @@ import tyro
 
 from common.errors import UserError, option
 from common.files import sha256
-from common.runs import short_hash
+from common.runs import check_seed, short_hash
 from common.weights import Weights
 from pretrain.data import DEMO
 from pretrain.data.locate import locate
@@ -171,7 +171,8 @@ class ClassifierConfig(EvaluationConfig):
             UserError: naming the option.
         """
         counts = ("image_size", "batch_size", "epochs", "log_every")
-        for name in (*counts, "workers", "seed", "weight_decay"):
+        check_seed(self.seed)
+        for name in (*counts, "workers", "weight_decay"):
             value, least = getattr(self, name), int(name in counts)
             if not least <= value < math.inf:
                 raise UserError(f"{option(name)} {value}: must be at least {least}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_write, check_writable, sha256
+from common.files import atomic_write, check_output, check_writable, sha256
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -58,3 +58,14 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
         check_writable(tmp_path / "runs" / "transfer" / "name")
     check_writable(tmp_path / "new" / "transfer" / "name")
     assert os.listdir(tmp_path) == ["runs"]
+
+
+def test_what_is_in_the_place_of_an_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder; give the file"):
+        check_output(tmp_path)
+    with pytest.raises(UserError, match=rf"{tmp_path}/file is a file where .*/more/x\.pkl needs a"):
+        check_output(tmp_path / "file" / "more" / "x.pkl")
+    check_output(tmp_path / "file")  # which is replaced
+    check_output(tmp_path / "new" / "x.pkl")
+    assert os.listdir(tmp_path) == ["file"]

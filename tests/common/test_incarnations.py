@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common import incarnations
+from common import incarnations, runs
+from common.incarnations import Incarnation
 
 
 def test_starts_are_counted_and_an_older_one_sees_the_newer(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_only_slurms_new_start_of_the_same_job_is_its_successor(
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert not incarnations.is_of_this_job(tmp_path)
     said = json.loads((tmp_path / "incarnations" / "0002.json").read_text())
-    assert said.keys() == {"slurm_job", "slurm_restart", "host", "pid", "started"}
+    assert said.keys() == {"id", "slurm_job", "slurm_restart", "host", "pid", "started"}
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     (tmp_path / "incarnations" / "0002.json").write_text("")  # its writer was killed
     assert not incarnations.is_of_this_job(tmp_path)
@@ -64,3 +65,21 @@ def test_a_copy_whose_folder_became_another_runs_stops(tmp_path: Path) -> None:
     (tmp_path / "incarnations" / "0001.json").unlink()
     with pytest.raises(SystemExit):
         old.require_newest()
+
+
+def test_a_run_begun_afresh_is_told_from_an_old_copy_of_the_same_number(tmp_path: Path) -> None:
+    old = incarnations.begin(tmp_path)
+    runs.delete(tmp_path / "incarnations")
+    new = incarnations.begin(tmp_path)
+    assert (old.number, new.number) == (1, 1)
+    assert new.is_newest and not old.is_newest
+    (tmp_path / "incarnations" / "0001.json").write_text('{"id": "')  # half-written yet
+    assert not old.is_newest
+
+
+def test_for_who_began_nothing_any_file_of_its_number_will_do(tmp_path: Path) -> None:
+    assert not Incarnation(tmp_path).is_newest
+    incarnations.begin(tmp_path)
+    assert Incarnation(tmp_path).is_newest
+    incarnations.begin(tmp_path)
+    assert not Incarnation(tmp_path).is_newest and Incarnation(tmp_path, 2).is_newest

@@ -1,5 +1,6 @@
 """Whose folder a job's is: one job at a time, but for the successor of one that lost its node."""
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def test_a_folder_that_a_job_holds_is_refused(
     tmp_path: Path, first_copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_copy(SLURM_JOB_ID="7")
+    monkeypatch.setattr(runs, "GLANCE_S", 0.2)
     assert_refused(tmp_path / "run")
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
@@ -80,12 +82,25 @@ def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
     with running(tmp_path / "run", {}, "cpu") as run:
         assert run.incarnation.number == 2
         monkeypatch.delenv("SLURM_JOB_ID")
+        monkeypatch.setattr(runs, "GLANCE_S", 0.2)
         with pytest.raises(UserError, match="in use by a job"):  # the second copy's now
             runs.hold(tmp_path / "run")
         started = time.monotonic()
         assert first.wait(20) == 1 and time.monotonic() - started < 10
     with running(tmp_path / "run", {}, "cpu") as run:
         assert run.incarnation.restarts == 2
+
+
+def test_a_copy_of_a_run_that_was_begun_afresh_stops(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with running(folder, {}, "cpu") as old:
+        runs.delete(folder)  # as from another node, to which this one is lost
+        with running(folder, {}, "cpu") as new:
+            assert (old.incarnation.number, new.incarnation.number) == (1, 1)
+            new.finish({"score": 1})
+            with pytest.raises(SystemExit):
+                old.finish({"score": 2})
+    assert json.loads((folder / runs.FINAL).read_text()) == {"score": 1}
 
 
 def _refused_everywhere(world: World, folder: Path) -> None:

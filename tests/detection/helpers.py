@@ -36,6 +36,34 @@ def shape_state(architecture: str) -> dict[str, Tensor]:
     }
 
 
+def caffe2_name(name: str) -> str:
+    """What MSRA's Caffe2 weights call a tensor of torchvision's ResNet.
+
+    >>> caffe2_name("layer1.0.downsample.1.running_var")
+    'res2_0_branch1_bn_running_var'
+    """
+    norm = {"weight": "bn_gamma", "bias": "bn_beta"}
+    stage, *rest = name.split(".")
+    if stage in ("conv1", "bn1"):
+        return "conv1_w" if stage == "conv1" else f"res_conv1_{norm.get(rest[0], f'bn_{rest[0]}')}"
+    block, layer, *rest = rest
+    branch = "branch1" if layer == "downsample" else f"branch2{' abc'[int(layer[-1])]}"
+    last = (
+        "w" if layer.startswith("conv") or rest[0] == "0" else norm.get(rest[-1], f"bn_{rest[-1]}")
+    )
+    return f"res{int(stage[-1]) + 1}_{block}_{branch}_{last}"
+
+
+def torchvision_name(name: str) -> str:
+    """What Detectron2's own tools/convert-torchvision-to-d2.py makes of torchvision's name."""
+    name = name if "layer" in name else f"stem.{name}"
+    for stage in (1, 2, 3, 4):
+        name = name.replace(f"layer{stage}", f"res{stage + 1}")
+    for number in (1, 2, 3):
+        name = name.replace(f"bn{number}", f"conv{number}.norm")
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
 def random_lewel(architecture: str = "resnet50") -> LEWEL:
     """LEWEL with random weights and statistics, different in the online and the target network."""
     model = LEWEL(architecture, proj_dim=16, hidden_dim=32)

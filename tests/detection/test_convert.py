@@ -64,7 +64,9 @@ def test_formats_and_what_is_written(tmp_path: Path, architecture: str, prefix: 
     assert told == (("LEWEL_B", "eman", 200) if prefix else ("", "", None))
     with open(tmp_path / "deep" / "out.pkl", "rb") as file:
         written = pickle.load(file)
-    assert written.keys() == {"model", "__author__", "matching_heuristics"}
+    origin = {"method", "norm", "epochs", "network"}
+    assert written.keys() == {"model", "__author__", "matching_heuristics"} | origin
+    assert (written["method"], written["norm"], written["epochs"]) == told
     assert written["matching_heuristics"] is True and isinstance(written["__author__"], str)
     assert sorted(float(array.flat[0]) for array in written["model"].values()) == [
         float(i) for i in range(1, len(state) + 1)

@@ -1,6 +1,7 @@
 """``python -m detection.convert`` says what it used, and refuses in one line."""
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,9 @@ MoCo v2, method MoCo v2: resnet18, online network
     code, out, err = run_main([*words, "--target"], capsys)
     assert (code, err) == (0, "") and "resnet18, target network" in out
     assert "120 of 120 backbone tensors" in out and "ignored    100  module.encoder_q\n" in out
-    written = pickle.loads((tmp_path / "out.pkl").read_bytes())["model"]
-    assert written["stem.conv1.weight"].max() == 1  # the target's
+    written = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert written["model"]["stem.conv1.weight"].max() == 1  # the target's
+    assert (written["method"], written["network"]) == ("MoCo v2", "target")
 
 
 def test_a_target_that_is_not_there_is_refused(
@@ -53,6 +55,28 @@ def test_a_target_that_is_not_there_is_refused(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "SimSiam" in err and "leave --target out" in err
     assert not (tmp_path / "out.pkl").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("folder", "folder is a folder; give the file to write, not its folder."),
+        ("file/x.pkl", "file is a file where .*file/x.pkl needs a folder; choose another place."),
+        ("file/more/x.pkl", "file is a file where .*file/more/x.pkl needs a folder; choose"),
+        ("/proc/x.pkl", r"/proc/x.pkl cannot be written \(.*\); choose another place."),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, message: str
+) -> None:
+    torch.save(SAMPLES["MoCo v2"].write(*[numbered("resnet18")] * 2), tmp_path / "in.pth")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    words = [str(tmp_path / "in.pth"), str(tmp_path / output)]
+    code, out, err = run_main(words, capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(message, err)
+    assert (tmp_path / "file").read_text() == "kept" and not [*(tmp_path / "folder").iterdir()]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_the_fpn_backbone_is_torchvisions(lewel: dict[str, Tensor], weights: Pat
 def test_all_318_tensors_are_in_the_file(weights: Path) -> None:
     with weights.open("rb") as file:
         content = pickle.load(file)
-    assert content.keys() == {"model", "__author__", "matching_heuristics"}
+    assert {"model", "__author__", "matching_heuristics"} <= content.keys()
     assert content["matching_heuristics"] is True
     convolutions = [a for a in content["model"].values() if a.ndim == 4]
     assert len(convolutions) == 53 and len(content["model"]) == 53 + 53 * 5 == 318

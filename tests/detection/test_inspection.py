@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 
 import demo
 from common.errors import UserError
@@ -32,12 +34,24 @@ def registered() -> Iterator[list[str]]:
 def coco(root: Path, folder: Path, registered: list[str], **changes: Any) -> str:
     """The embedded COCO val set in a folder, with some of its JSON replaced."""
     shutil.copytree(root / "coco" / "val2017", folder / "val2017")
-    content = json.loads((root / "coco" / "annotations" / "instances_val2017.json").read_text())
+    content = instances(root)
     (folder / "val.json").write_text(json.dumps(content | changes))
-    name = f"coco_{folder.name}"
+    name = f"coco_{folder.parent.name}_{folder.name}"
     register_coco_instances(name, {}, str(folder / "val.json"), str(folder / "val2017"))
     registered.append(name)
     return name
+
+
+def instances(root: Path) -> dict[str, Any]:
+    """The embedded COCO val set's JSON."""
+    path = root / "coco" / "annotations" / "instances_val2017.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def replaced(annotation: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """An annotation with other values; without those that are None."""
+    return {k: v for k, v in (annotation | change).items() if v is not None}
 
 
 def voc(root: Path, folder: Path, registered: list[str]) -> str:
@@ -93,8 +107,7 @@ def test_real_data_is_counted(
 def test_boxes_outside_and_empty_classes_are_named_and_no_error(
     demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = demo_root / "coco" / "annotations" / "instances_val2017.json"
-    content = json.loads(path.read_text())
+    content = instances(demo_root)
     crescent, disc = demo.COCO_IDS[0], demo.COCO_IDS[2]
     kept = [a for a in content["annotations"] if a["category_id"] not in (crescent, disc)]
     sizes = {i["id"]: (i["width"], i["height"], i["file_name"]) for i in content["images"]}
@@ -129,8 +142,10 @@ def test_missing_images_of_a_training_set_are_named_of_a_test_set_refused(
     assert caplog.messages == [
         f"dataset {name}: missing files, passed over in training: 1 ({first})"
     ]
+    caplog.clear()
     with pytest.raises(UserError, match=rf"{name} lacks 1 files of its 4 images, such as {first}"):
         inspect_datasets(cfg_of("demo_voc_2007_trainval", name))
+    assert not any("missing files" in message for message in caplog.messages)
     for path in others:
         path.unlink()
     with pytest.raises(UserError, match=f"{name} lacks 4 files of its 4 images"):
@@ -155,6 +170,147 @@ def test_a_broken_annotation_file_is_named(
     with pytest.raises(UserError, match=f"dataset {name} cannot be read: {path}: ") as error:
         inspect_datasets(cfg_of(name))
     assert "\n" not in str(error.value)
+
+
+def _replace(old: str, new: str) -> Change:
+    def change(path: Path) -> None:
+        path.write_text(re.sub(old, new, path.read_text(), count=1))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_replace("(?s)<bndbox>.*?</bndbox>", ""), "object 1 has no <bndbox><xmin>"),
+        (_replace("<ymax>.*</ymax>", ""), "object 1 has no <bndbox><ymax>"),
+        (_replace("<xmin>", "<xmin>a"), r"object 1 has 'a\d+' in <bndbox><xmin>, not a number"),
+        (_replace("<name>.*</name>", "<name>a</name>"), "object 1 has the name 'a', which is no"),
+        (_replace("<name>.*</name>", ""), "object 1 has the name None, which is no class"),
+        (_replace("<width>.*</width>", ""), "it has no <size><width>"),
+    ],
+)
+def test_what_an_annotation_file_lacks_is_named(
+    demo_root: Path, tmp_path: Path, registered: list[str], change: Change, message: str
+) -> None:
+    name = voc(demo_root, tmp_path, registered)
+    path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
+    change(path)
+    with pytest.raises(UserError, match=f"dataset {name} cannot be read: {path}: {message}"):
+        inspect_datasets(cfg_of(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_replace("<difficult>.*</difficult>", ""), "no <difficult>"),
+        (_replace("<difficult>.*</difficult>", "<difficult/>"), "'' in <difficult>, not a whole"),
+        (_replace("<truncated>.*</truncated>", ""), "no <truncated>"),
+        (_replace("<pose>.*</pose>", ""), "no <pose>"),
+        (_replace("</xmax>", ".5</xmax>"), r"'\d+\.5' in <bndbox><xmax>, not a whole number"),
+    ],
+)
+def test_what_detectron2_could_not_score_by_is_refused_in_a_test_set_alone(
+    demo_root: Path, tmp_path: Path, registered: list[str], change: Change, message: str
+) -> None:
+    name = voc(demo_root, tmp_path, registered)
+    path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
+    change(path)
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        parse_rec(str(path))  # Detectron2's own, after the last iteration
+    inspect_datasets(cfg_of(name))
+    wanted = f"dataset {name} cannot be scored by: {path}: object 1 has {message}"
+    with pytest.raises(UserError, match=wanted):
+        inspect_datasets(cfg_of("demo_voc_2007_trainval", name))
+
+
+def with_masks(train: str, test: str = "demo_coco_val", form: str = "polygon") -> Any:
+    datasets = ("DATASETS.TRAIN", (train,), "DATASETS.TEST", (test,))
+    return config("demo_R_18_FPN", *datasets, "INPUT.MASK_FORMAT", form)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": None}, "an object without a box"),
+        ({"bbox": [1, 2, 3]}, "an object without a box"),
+        ({"bbox": ["1", 2, 3, 4]}, "an object without a box"),
+        ({"segmentation": None}, "an object without a mask, for which MODEL.MASK_ON asks"),
+        (
+            {"segmentation": {"size": [9, 9], "counts": [3, 999]}},
+            r"a mask that cannot be read \(Invalid RLE mask representation\)",
+        ),
+        ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"a mask of 9x9, the image \d+x\d+"),
+    ],
+)
+def test_a_broken_object_of_a_training_set_is_named_of_a_test_set_refused(
+    demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture,
+    change: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    content = instances(demo_root)
+    first, *others = content["annotations"]
+    name = coco(demo_root, tmp_path, registered, annotations=[replaced(first, change), *others])
+    (file,) = (i["file_name"] for i in content["images"] if i["id"] == first["image_id"])
+    wrong = f"{tmp_path / 'val2017' / file}: {message}"
+    with caplog.at_level(logging.WARNING, "detection"):
+        inspect_datasets(with_masks(name))
+    assert len(caplog.messages) == 1
+    start = rf"dataset {name}: images with a broken annotation, passed over in training: 1 \("
+    assert re.match(start + wrong, caplog.messages[0])
+    caplog.clear()
+    wanted = rf"dataset {name} cannot be scored by: 1 of its images .* such as {wrong}; mend .*json"
+    with pytest.raises(UserError, match=wanted):
+        inspect_datasets(with_masks("demo_coco_train", name))
+    assert not caplog.messages
+
+
+def test_a_training_set_without_boxes_or_masks_or_objects_is_refused(
+    demo_root: Path, tmp_path: Path, registered: list[str]
+) -> None:
+    annotations = instances(demo_root)["annotations"]
+    crowds = [a | {"iscrowd": 1} for a in annotations]
+    for number, (key, kept, message) in enumerate(
+        [
+            (
+                "bbox",
+                annotations,
+                r"image .* annotations of 10 are broken, such as .*: an object without a box",
+            ),
+            (
+                "segmentation",
+                annotations,
+                r"image .* 10 are broken, .* a mask, for which MODEL\.MASK_ON asks",
+            ),
+            ("", crowds, "object to train on; annotate some in .*/val.json, or leave it out"),
+            ("", [], "object to train on; annotate some in .*/val.json, or leave it out"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        without = [replaced(a, {key: None}) for a in kept]
+        name = coco(demo_root, folder, registered, annotations=without)
+        with pytest.raises(UserError, match=f"dataset {name} has no {message}"):
+            inspect_datasets(with_masks(name))
+    cfg = with_masks(name)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    inspect_datasets(cfg)
+
+
+def test_masks_in_run_lengths_are_no_polygons(
+    demo_root: Path, tmp_path: Path, registered: list[str]
+) -> None:
+    content = instances(demo_root)
+    sizes = {i["id"]: [i["height"], i["width"]] for i in content["images"]}
+    masks = [
+        a | {"segmentation": {"size": sizes[a["image_id"]], "counts": [0, h * w]}}
+        for a in content["annotations"]
+        for h, w in [sizes[a["image_id"]]]
+    ]
+    name = coco(demo_root, tmp_path, registered, annotations=masks)
+    with pytest.raises(
+        UserError, match=r"INPUT\.MASK_FORMAT is polygon, but .*; set it to bitmask"
+    ):
+        inspect_datasets(with_masks(name))
+    inspect_datasets(with_masks(name, name, "bitmask"))
 
 
 def test_a_broken_json_is_named(demo_root: Path, tmp_path: Path, registered: list[str]) -> None:

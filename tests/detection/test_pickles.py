@@ -1,18 +1,26 @@
 """Detectron2's weights are recognised without running what strangers put into them."""
 
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from common.errors import UserError
 from detection import convert
-from detection.pickles import read_architecture
+from detection.pickles import Pickled, is_pickle, read_weights
 from tests.common.test_checkpoints import Malicious
-from tests.detection.helpers import shape_state
+from tests.detection.helpers import (
+    LEWEL_PREFIX,
+    caffe2_name,
+    save_lewel,
+    shape_state,
+    torchvision_name,
+)
 
 
 def converted(folder: Path, architecture: str) -> dict[str, Any]:
@@ -31,29 +39,79 @@ def written(folder: Path, content: object) -> Path:
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 def test_converted_weights_are_recognised(tmp_path: Path, architecture: str) -> None:
     converted(tmp_path, architecture)
-    assert read_architecture(tmp_path / "weights.pkl") == architecture
+    assert read_weights(tmp_path / "weights.pkl").architecture == architecture
+    assert is_pickle(tmp_path / "weights.pkl")
+
+
+def test_converted_weights_tell_their_origin(tmp_path: Path) -> None:
+    save_lewel(tmp_path / "in.pth.tar", shape_state("resnet18"), LEWEL_PREFIX)
+    convert.convert(tmp_path / "in.pth.tar", tmp_path / "weights.pkl")
+    expected = Pickled("lewel-transfer", "resnet18", "LEWEL_B", "eman", 200, "online")
+    assert read_weights(tmp_path / "weights.pkl") == expected
+    # As they were before they told it.
+    content = pickle.loads((tmp_path / "weights.pkl").read_bytes())
+    plain = {k: content[k] for k in ("model", "__author__", "matching_heuristics")}
+    assert read_weights(written(tmp_path, plain)) == Pickled("lewel-transfer", "resnet18")
 
 
 def test_tensors_may_not_be_missing_but_counters_may(tmp_path: Path) -> None:
     content = converted(tmp_path, "resnet18")
     model = {k: v for k, v in content["model"].items() if "num_batches" not in k}
-    assert read_architecture(written(tmp_path, content | {"model": model})) == "resnet18"
+    assert read_weights(written(tmp_path, content | {"model": model})).architecture == "resnet18"
     del model["res3.0.conv1.norm.running_var"]
     with pytest.raises(UserError, match=r"weights\.pkl is not a whole ResNet"):
-        read_architecture(written(tmp_path, content | {"model": model}))
+        read_weights(written(tmp_path, content | {"model": model}))
 
 
 def test_weights_of_others_are_left_to_detectron2(tmp_path: Path) -> None:
-    arrays = {"conv1_w": np.zeros((64, 3, 7, 7), np.float32), "scalar": np.float64(1)}
-    assert read_architecture(written(tmp_path, arrays)) == ""
-    model = {"model": arrays, "__author__": "Caffe2", "matching_heuristics": True}
-    assert read_architecture(written(tmp_path, model)) == ""
+    arrays = {"conv1_w": np.zeros((64, 3, 7, 7), np.float32)}
+    assert read_weights(written(tmp_path, arrays)) == Pickled("Caffe2", "")
+    assert read_weights(written(tmp_path, {"blobs": arrays, "cfg": ""})) == Pickled("Caffe2", "")
+    model = {"model": arrays, "__author__": "MOCO", "epoch": np.float64(1)}
+    assert read_weights(written(tmp_path, model)) == Pickled("MOCO", "")
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnet101"])
+def test_the_resnets_of_others_are_recognised(tmp_path: Path, architecture: str) -> None:
+    state = {k: np.broadcast_to(0.0, tuple(v.shape)) for k, v in shape_state(architecture).items()}
+    caffe2 = {caffe2_name(k): v for k, v in state.items() if not k.endswith("tracked")}
+    caffe2 |= {"fc1000_w": np.zeros((2, 2)), "conv1_b": np.zeros(64)}
+    assert read_weights(written(tmp_path, caffe2)) == Pickled("Caffe2", architecture)
+    torchvision = {torchvision_name(k): v for k, v in state.items()}
+    torchvision["stem.fc.weight"] = np.zeros((2, 2))
+    content = {"model": torchvision, "__author__": "torchvision", "matching_heuristics": True}
+    assert read_weights(written(tmp_path, content)) == Pickled("torchvision", architecture)
+
+
+def test_group_norm_is_not_msras(tmp_path: Path) -> None:
+    state = {k: np.broadcast_to(0.0, tuple(v.shape)) for k, v in shape_state("resnet50").items()}
+    names = {k: caffe2_name(k).replace("_bn_gamma", "_gn_s") for k in state if "running" not in k}
+    model = {name: state[k] for k, name in names.items() if not k.endswith("tracked")}
+    assert read_weights(written(tmp_path, model)) == Pickled("Caffe2", "")
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 5])
+def test_pickles_and_checkpoints_are_told_apart_by_what_they_hold(
+    tmp_path: Path, protocol: int
+) -> None:
+    for number, content in enumerate(({"a": 1}, OrderedDict(a=1))):
+        (tmp_path / f"{number}.pth").write_bytes(pickle.dumps(content, protocol))
+        assert is_pickle(tmp_path / f"{number}.pth")
+
+
+def test_checkpoints_are_no_plain_pickles(tmp_path: Path) -> None:
+    state = {"w": torch.zeros(2)}
+    torch.save(state, tmp_path / "zip.pkl")
+    torch.save(state, tmp_path / "legacy.pkl", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "safe.pkl")
+    (tmp_path / "empty.pkl").write_bytes(b"")
+    assert not any(is_pickle(path) for path in tmp_path.iterdir())
 
 
 def test_code_in_weights_is_not_run(tmp_path: Path) -> None:
     path = written(tmp_path, {"model": Malicious(tmp_path / "made"), "__author__": "stranger"})
     with pytest.raises(UserError, match=r"weights\.pkl is not readable .*mkdir is not allowed"):
-        read_architecture(path)
+        read_weights(path)
     assert not (tmp_path / "made").exists()
 
 
@@ -63,10 +121,10 @@ def test_weights_cut_short_are_named(tmp_path: Path, share: float) -> None:
     data = (tmp_path / "weights.pkl").read_bytes()
     (tmp_path / "weights.pkl").write_bytes(data[: int(share * len(data))])
     with pytest.raises(UserError, match=r"weights\.pkl is not readable as Detectron2 weights"):
-        read_architecture(tmp_path / "weights.pkl")
+        read_weights(tmp_path / "weights.pkl")
 
 
-@pytest.mark.parametrize("content", [{}, [1, 2], "words"])
+@pytest.mark.parametrize("content", [{}, [1, 2], "words", {"model": {"a": 1}, "__author__": "b"}])
 def test_what_holds_no_weights_is_named(tmp_path: Path, content: object) -> None:
     with pytest.raises(UserError, match=r"weights\.pkl holds no Detectron2 weights"):
-        read_architecture(written(tmp_path, content))
+        read_weights(written(tmp_path, content))

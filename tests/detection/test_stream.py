@@ -1,5 +1,6 @@
 """The images of a fine-tuning: Detectron2's order, the same from any iteration on."""
 
+import copy
 import itertools
 import logging
 from collections.abc import Iterator
@@ -182,6 +183,42 @@ def test_unreadable_images_are_named_counted_and_passed_over(
     again.load_state_dict(half.state_dict())
     assert all(itertools.starmap(same, zip(first(again, 3), images[18:], strict=True)))
     assert again.unreadable == stream.unreadable > half.unreadable > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": None}, "an object without a box"),
+        ({"segmentation": None}, "an object without a mask, for which MODEL.MASK_ON asks"),
+        (
+            {"segmentation": {"size": [9, 9], "counts": b"4PPPPP1"}},
+            "an annotation that cannot be used: Invalid RLE mask representation",
+        ),
+        ({"segmentation": [["a", "b", "c"]]}, "an annotation that cannot be used: cannot reshape"),
+    ],
+)
+def test_an_image_with_a_broken_annotation_is_passed_over_too(
+    demo_root: Path, change: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [copy.deepcopy(r) for r in DatasetCatalog.get("demo_coco_train")[:2]]
+    broken = records[0]["annotations"][-1] | change
+    kept = {k: v for k, v in broken.items() if v is not None}
+    records[0]["annotations"][-1] = kept
+    DatasetCatalog.register(BROKEN, lambda: records)
+    try:
+        stream = Stream(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
+        with caplog.at_level(logging.WARNING, "detection"):
+            images = first(stream, 4)
+        kept["iscrowd"] = 1  # of which Detectron2 reads nothing
+        crowded = Stream(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
+        both = first(crowded, 4)
+    finally:
+        DatasetCatalog.remove(BROKEN)
+    assert {x["file_name"] for x in images} == {records[1]["file_name"]}
+    assert stream.unreadable == len(caplog.messages) >= 4
+    start = f"skipped an unreadable image: {records[0]['file_name']} ({message}"
+    assert all(m.startswith(start) for m in caplog.messages)
+    assert {x["file_name"] for x in both} == {r["file_name"] for r in records}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -53,7 +53,7 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "pretrain_epochs": None, "lr": 0.001, "low_lr": True, "batch_size": 2, "seed": 0,
         "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
         "device": "1 x cpu", "unreadable_images": 0, "batch_per_process": 2, "scaled": False,
-        "eval_only": False, "restarts": 0,
+        "eval_only": False, "restarts": 0, "steps": "3", "warmup_iterations": 2,
     }  # fmt: skip
     assert expected.items() <= metrics.items()
     aps = [f"{t}_{ap}" for t in ("box", "mask") for ap in "AP AP50 AP75 APs APm APl".split()]
@@ -187,6 +187,10 @@ def test_a_trained_detector_evaluated_again_has_the_same_scores(
     scores = [name for name in trained if name.startswith(("box_", "mask_"))]
     assert scores and {k: again[k] for k in scores} == {k: trained[k] for k in scores}
     assert (again["iterations"], again["eval_only"], trained["eval_only"]) == (0, True, False)
+    # What trained it was not this config.
+    unknown = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "steps")
+    assert again.keys() == trained.keys() - {"unreadable_images"}
+    assert all(again[name] is None for name in (*unknown, "warmup_iterations"))
     assert (tmp_path / "metrics.json").exists() and not list(tmp_path.glob("*.pth"))
 
 

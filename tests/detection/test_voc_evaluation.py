@@ -139,6 +139,11 @@ def test_voc_has_no_masks() -> None:
         UserError, match=r"MODEL\.MASK_ON is True, but demo_voc_2007_test has boxes"
     ):
         check_evaluators(cfg)
+    cfg.DATASETS.TEST = ("demo_coco_val",)
+    with pytest.raises(
+        UserError, match="but demo_voc_2007_trainval has boxes only; set it to Fals"
+    ):
+        check_evaluators(cfg)
 
 
 def _moved(answers: dict[str, Found]) -> dict[str, Found]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from common.errors import UserError
 from common.files import sha256, write_json
 from launch.awaited import find_pretraining, start_awaited
 from launch.classify import WeightOptions
+from launch.cluster import follow as following
 from launch.cluster import slurm
 from launch.cluster.jobs import STARTED, Job, followers
 from launch.cluster.records import Record
@@ -22,6 +24,7 @@ from launch.cluster.slurm import State
 from launch.options import Resources, RunOptions
 from pretrain.config import PretrainConfig
 from pretrain.evaluation.config import LinearConfig
+from tests.launch.cluster.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "det_configs"
@@ -73,7 +76,8 @@ def test_a_transfer_waits_in_a_folder_of_its_own_and_becomes_the_run_that_it_wou
     assert Path(expected.config.weights.path).is_file()  # converted
     record = Record.read(expected.folder)
     assert record is not None and record.job_id == "13_1"
-    assert json.loads((job.folder / STARTED).read_text()) == {"run": str(expected.folder)}
+    started = json.loads((job.folder / STARTED).read_text())
+    assert started == {"run": str(expected.folder), "job": "13_1"}
 
 
 def test_a_linear_evaluation_waits_too(
@@ -92,6 +96,47 @@ def test_a_linear_evaluation_waits_too(
         launch.classify.plan(*options).job
     ]
     assert ran[0].folder.parent == tmp_path / "runs" / "linear"
+
+
+def test_no_two_runs_wait_in_one_folder_whatever_their_name(
+    tmp_path: Path, pending: Path, fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunOptions("x", tmp_path)
+    cpus = Resources(gpus_per_node=0)
+    command = dataclasses.replace(sweep(tmp_path, pending), run=run, resources=cpus)
+    one = launch.transfer.start(command)
+    other = launch.transfer.start(dataclasses.replace(command, lr=(0.5,)))
+    protocol = LinearConfig(data="demo", batch_size=8, epochs=1)
+    third = launch.classify.start(protocol, WeightOptions(str(pending)), run, cpus)
+    folders = [*one, *other, third]
+    assert [folder.parent.name for folder in folders] == ["awaiting"] * 3
+    names = [folder.name.rpartition("-")[0] for folder in folders]
+    assert names == ["x-transfer", "x-transfer", "x-linear"]
+    assert len(set(folders)) == 3 and "already" not in capsys.readouterr().out
+    assert [job.job_id for job in map(Record.read, folders) if job] == ["101", "102", "103"]
+    assert launch.transfer.start(command) == one  # nothing new: the same command
+    assert "already submitted: job 101" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_name_that_has_become_another_runs_is_refused_once_the_weights_are_there(
+    tmp_path: Path, pending: Path, finished: bool
+) -> None:
+    command = dataclasses.replace(sweep(tmp_path, pending), run=RunOptions("x", tmp_path))
+    (member,) = launch.transfer.plan(command, ())
+    job = member.job(command.run)
+    record = Record("slurm", "13", 1, "there", "2026-01-01T00:00:00+00:00", "12")
+    record.write(job.folder)
+    other = tmp_path / "runs" / "transfer" / "x"
+    runs.claim(other, member.config.identity() | {"lr": 0.5})
+    if finished:
+        runs.finish(other, {"box_AP": 1})
+    checkpoint(pending / "checkpoint.pth.tar")
+    runs.finish(pending, {})
+    before = sorted(other.iterdir())
+    with pytest.raises(UserError, match=r"runs/transfer/x holds another run: lr \(0.5 there"):
+        job()
+    assert sorted(other.iterdir()) == before and not (job.folder / STARTED).exists()
 
 
 def test_what_is_to_follow_is_checked_before_anything_is_submitted(
@@ -115,6 +160,59 @@ def test_elsewhere_than_on_slurm_nobody_waits(tmp_path: Path, pending: Path) -> 
     assert not (tmp_path / "runs" / "awaiting").exists()
 
 
+def test_that_is_said_before_other_runs_of_the_command_start(
+    tmp_path: Path, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch.transfer, "launch", None)  # calling it fails
+    both = dataclasses.replace(sweep(tmp_path, pending), weights=("none", str(pending)))
+    with pytest.raises(UserError, match="Slurm job 12 will leave, and --cluster debug does not"):
+        launch.transfer.start(both)
+
+
+@pytest.fixture
+def followed(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Each job that was followed, and the last that had been submitted by then."""
+    seen: list[tuple[str, str]] = []
+
+    def follow(handle: Any, *_: object, **__: object) -> bool:
+        seen.append((handle.job_id, fake_slurm.read("last").strip()))
+        return True
+
+    monkeypatch.setattr(following, "follow", follow)
+    return seen
+
+
+def test_all_are_submitted_before_any_is_followed(
+    tmp_path: Path, pending: Path, followed: list[tuple[str, str]]
+) -> None:
+    waiting = Resources("slurm", gpus_per_node=0, wait=True)
+    both = dataclasses.replace(
+        sweep(tmp_path, pending), weights=("none", str(pending)), resources=waiting
+    )
+    folders = launch.transfer.start(both)
+    assert followed == [("101", "102"), ("102", "102")]
+    assert [folder.parent.name for folder in folders] == ["transfer", "awaiting"]
+
+
+def test_a_pretraining_that_is_followed_is_not_submitted_again(
+    tmp_path: Path,
+    demo_root: Path,
+    fake_slurm: FakeSlurm,
+    followed: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def states(ids: Iterable[str]) -> dict[str, State]:
+        """It fails as soon as the job that is to follow it has been submitted."""
+        failed = fake_slurm.read("102.sh")
+        return {i: State("FAILED" if failed else "PENDING") for i in ids}
+
+    monkeypatch.setattr(slurm, "states", states)
+    words = f"--data demo --backbone resnet18 --batch-size 8 --output-dir {tmp_path} --wait"
+    words += " --cluster slurm --gpus-per-node 0 --then demo_R_18_FPN"
+    launch.pretrain.run(words.split())
+    assert followed == [("101", "102")] and not fake_slurm.read("103.sh")
+
+
 def test_a_folder_that_no_job_will_finish_is_refused(
     tmp_path: Path, pending: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,8 +231,13 @@ def test_a_folder_that_no_job_will_finish_is_refused(
 
 
 def test_a_run_that_fails_names_those_that_wait_for_it(
-    tmp_path: Path, pending: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path,
+    pending: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    config = PretrainConfig(data="demo").resolve()
+
     def fail(config: object, folder: Path) -> None:
         raise UserError("the loss was not finite")
 
@@ -143,5 +246,9 @@ def test_a_run_that_fails_names_those_that_wait_for_it(
         record.write(tmp_path / "runs" / "awaiting" / str(number))
     assert followers(tmp_path, pending) == ["13"]
     with pytest.raises(UserError, match="the loss was not finite"):
-        Job(fail, None, pending, tmp_path, 1)()
+        Job(fail, config, pending, tmp_path, 1)()
+    assert "Slurm cancels what waited for this job: 13" in capsys.readouterr().out
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    with pytest.raises(UserError, match="--max-requeues 2 is the limit"):
+        Job(fail, config, pending, tmp_path, 1, max_requeues=2)()
     assert "Slurm cancels what waited for this job: 13" in capsys.readouterr().out

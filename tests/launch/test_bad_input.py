@@ -13,6 +13,7 @@ import torch
 import launch.pretrain
 import launch.transfer
 from common.errors import UserError
+from tests.launch.test_weights import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO_CONFIG = str(ROOT / "det_configs" / "demo_R_18_FPN.yaml")
@@ -45,6 +46,7 @@ PRETRAIN = [
     ("--data demo --batch-size 6000", r"demo has 120 images, fewer than --batch-size 6000"),
     ("--data demo --lr -1", r"--lr -1.0: must be more than 0"),
     ("--data demo --seed -1", r"--seed -1: must be at least 0"),
+    ("--data demo --seed 4294967296", r"--seed 4294967296: must be less than 4294967296"),
     ("--data demo --epochs 5 --warmup-epochs 5", r"--warmup-epochs 5 must be fewer than"),
     ("--data demo --base-momentum 3", r"--base-momentum 3.0: must be between 0 and 1"),
     ("--data demo --heads 3", r"--heads 3 must divide --proj-dim 256"),
@@ -98,6 +100,14 @@ TRANSFER = [
     ),
     (f"--config {DEMO_CONFIG} --weights cut.pkl", r"cut\.pkl is not readable as Detectron2"),
     (f"--config {DEMO_CONFIG} --weights none --seed -1", r"--seed -1: must be at least 0"),
+    (f"--config {DEMO_CONFIG} --weights none --seed 4294967296", r"must be less than 4294967296"),
+    (
+        "--config elsewhere/demo_R_18_FPN.yaml",
+        r"--config \S*elsewhere/demo_R_18_FPN\.yaml: no such",
+    ),
+    ("--config", r"--config has no value"),
+    (f"--config {DEMO_CONFIG} --weights none --lr", r"--lr has no value"),
+    (f"--config {DEMO_CONFIG} --weights --lr 2", r"--weights has no value"),
     (f"--config {DEMO_CONFIG} --weights none --lr nan", r"--lr nan: must be more than 0"),
     (f"--config {DEMO_CONFIG} --weights none --lr -1", r"--lr -1: must be more than 0"),
     (f"--config {DEMO_CONFIG} --weights none --lr 1 2 --name x", r"--name x is one folder"),
@@ -106,7 +116,15 @@ TRANSFER = [
         " --tasks-per-node 3",
         r"IMS_PER_BATCH 4 does not split evenly over 3 processes",
     ),
+    (f"--config {DEMO_CONFIG} --weights d.pth --eval-only --lr 1", r"--lr is for training, and"),
+    (f"--config {DEMO_CONFIG} --weights d.pth --eval-only --batch-size 2", r"--batch-size is for"),
+    (f"--config {DEMO_CONFIG} --weights d.pth --eval-only --seeds 2", r"--seeds is for training"),
     (f"--config {DEMO_CONFIG} --weights none --output-dir blocked", r"blocked is a file where"),
+    (
+        f"--config {DEMO_CONFIG} --weights lewel.pth.tar --cluster local --gpus-per-node 0"
+        " --output-dir 90%",
+        r"90%/runs/transfer/\S* has a % in its path",
+    ),
 ]
 
 
@@ -114,6 +132,7 @@ TRANSFER = [
 def test_transfer(words: str, message: str, somewhere: Path, demo_root: Path) -> None:
     (somewhere / "broken.yaml").write_text("MODLE:\n  DEPTH: 3\n")
     (somewhere / "blocked").write_text("")
+    checkpoint(somewhere / "lewel.pth.tar")
     torch.save({"fc.weight": torch.zeros(2)}, somewhere / "linear.pth")
     data = (somewhere / "linear.pth").read_bytes()
     (somewhere / "cut.pth.tar").write_bytes(data[: len(data) // 2])

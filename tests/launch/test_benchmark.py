@@ -1,13 +1,19 @@
 """The suites: which runs they have, from which weights, and what they cost at least."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from launch import benchmark
 from launch.benchmark import Command, configs_of, gpu_hours, sweeps
+from launch.cluster import follow as following
+from pretrain.evaluation.config import LinearConfig
 from pretrain.lewel import LEWEL
+from tests.launch.cluster.fake_slurm import FakeSlurm
+from tests.launch.test_weights import checkpoint
 
 
 def test_the_lewel_suite_is_the_rows_of_its_readme() -> None:
@@ -58,3 +64,24 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     out = capsys.readouterr().out
     assert "3 runs, at least 273 V100 hours" in out and "linear evaluation" in out
     assert [file.name for file in tmp_path.iterdir()] == ["c.pth.tar"]
+
+
+def test_all_is_submitted_before_any_of_it_is_followed(
+    tmp_path: Path, demo_root: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = []
+
+    def follow(handle: Any, *_: object, **__: object) -> bool:
+        followed.append((handle.job_id, fake_slurm.read("last").strip()))
+        return True
+
+    monkeypatch.setattr(following, "follow", follow)
+    for name in ("a_infomin", "b_infomin"):
+        (tmp_path / f"{name}.yaml").write_text(f"_BASE_: {benchmark.CONFIGS}/demo_R_18_FPN.yaml\n")
+    monkeypatch.setattr(benchmark, "CONFIGS", tmp_path)
+    monkeypatch.setattr(benchmark, "LEWEL", ("a_infomin", "b_infomin"))
+    monkeypatch.setattr(benchmark, "LinearConfig", partial(LinearConfig, batch_size=12))
+    words = f"--weights {checkpoint(tmp_path / 'c.pth.tar')} --data demo --wait"
+    words += f" --cluster slurm --gpus-per-node 0 --output-dir {tmp_path}"
+    benchmark.run(words.split())
+    assert followed == [("101_0", "102"), ("101_1", "102"), ("102", "102")]

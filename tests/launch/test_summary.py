@@ -44,6 +44,7 @@ def test_one_run_has_no_deviation_and_stands_beside_the_published_figure() -> No
         {"config": "coco_R_50_FPN_1x_moco"},  # another head: LEWEL's figures are not its
         {"demo": True},
         {"low_lr": True},
+        {"eval_only": True},
         {"method": "MoCo v2", "norm": None, "lr": 0.03},  # published with 0.02
     ],
 )
@@ -88,6 +89,15 @@ def test_what_was_published(kind: str, row: dict[str, Any], box: float, top1: fl
     found = published.find(kind, row)
     assert found is not None and found["source"]
     assert (found["top1"] if box is None else found["box_AP"]) == (box or top1)
+
+
+@pytest.mark.parametrize("config", ["coco_R_50_C4_1x", "coco_R_50_C4_2x", "pascal_voc_R_50_C4_24k"])
+@pytest.mark.parametrize("method", ["LEWEL_B", "InfoMin"])
+def test_what_was_published_with_syncbn_is_not_of_naive_syncbn(config: str, method: str) -> None:
+    row = {"method": method, "norm": "eman", "pretrain_epochs": 200}
+    assert published.find("transfer", row | {"config": f"{config}_moco"}) is None
+    if (config, method) in (("coco_R_50_C4_1x", "LEWEL_B"), ("coco_R_50_C4_2x", "InfoMin")):
+        assert published.find("transfer", row | {"config": f"{config}_infomin"})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 import launch.transfer
 from common.errors import UserError
+from launch.cluster.follow import Submitted
 from launch.cluster.jobs import Job
 from launch.options import Resources, RunOptions
 
@@ -18,8 +19,9 @@ def test_every_lr_is_a_job(
 ) -> None:
     launched: list[Job] = []
 
-    def keep(jobs: Sequence[Job], *_: object, **__: object) -> None:
+    def keep(jobs: Sequence[Job], *_: object, **__: object) -> list[Submitted]:
         launched.extend(jobs)
+        return []
 
     monkeypatch.setattr(launch.transfer, "launch", keep)
     words = (

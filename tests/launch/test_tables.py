@@ -5,13 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from common import runs
+from common.errors import UserError
 from launch import tables
 
 
 def finish(output_dir: Path, name: str, barrier: Any = None) -> None:
-    metrics = {"config": "c", "method": name, "lr": 0.02, "box_AP": 38.5, "box_APs": None}
+    metrics = {
+        "kind": "transfer",
+        "config": "c",
+        "method": name,
+        "lr": 0.02,
+        "box_AP": 38.5,
+        "box_APs": None,
+    }
     if barrier is not None:
         barrier.wait()
     runs.finish(output_dir / "runs" / "transfer" / name, metrics)
@@ -24,7 +33,7 @@ def rows(output_dir: Path) -> pd.DataFrame:
 
 def test_two_runs_that_end_at_once_are_both_in_the_table(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    for number in range(25):
+    for number in range(50):
         barrier = context.Barrier(2)
         names = [f"{number}{side}" for side in "ab"]
         pair = [context.Process(target=finish, args=(tmp_path, n, barrier)) for n in names]
@@ -34,7 +43,7 @@ def test_two_runs_that_end_at_once_are_both_in_the_table(tmp_path: Path) -> None
             process.join()
             assert process.exitcode == 0
         assert set(names) <= set(rows(tmp_path)["run"].astype(str))
-    assert len(rows(tmp_path)) == 50
+    assert len(rows(tmp_path)) == 100
 
 
 def test_rebuilding_twice_adds_nothing_and_a_deleted_run_goes(tmp_path: Path) -> None:
@@ -59,3 +68,21 @@ def test_an_unfinished_run_has_no_row(tmp_path: Path) -> None:
     (tmp_path / "runs" / "transfer" / "half").mkdir(parents=True)
     tables.rebuild(tmp_path)
     assert not (tmp_path / "results" / "transfer.csv").exists()
+
+
+@pytest.mark.parametrize("text", ['{"a', "{}", "[]", '{"kind": "segmentation"}', "\xff"])
+def test_a_run_whose_metrics_are_none_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    path = tmp_path / "runs" / "transfer" / "broken" / runs.FINAL
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="latin-1")
+    finish(tmp_path, "a")
+    assert list(rows(tmp_path)["run"]) == ["a"]
+    assert f"{path} is left out: it does not hold the metrics of a transfer run" in caplog.text
+
+
+def test_a_file_in_the_place_of_the_tables_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(UserError, match=r"cannot make the folder \S*results: File exists; move"):
+        tables.rebuild(tmp_path)

@@ -1,6 +1,9 @@
 """Which weights a transfer starts from, and which it refuses."""
 
 import os
+import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,15 @@ import pytest
 import torch
 
 from common import runs
+from common.backbones import Which
 from common.errors import UserError
 from common.files import sha256
+from detection import convert
 from detection.config import TransferConfig
+from launch import published
 from launch.weights import find_weights
 from pretrain.lewel import LEWEL
+from tests.detection.helpers import caffe2_name, shape_state, torchvision_name
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "det_configs"
 DEMO_CONFIG = str(CONFIGS / "demo_R_18_FPN.yaml")
@@ -26,11 +33,20 @@ def checkpoint(path: Path, backbone: str = "resnet18", **more: Any) -> Path:
     return path
 
 
+def stranger(path: Path, author: str, named: Callable[[str], str]) -> Path:
+    """A ResNet-18 in Detectron2's format, written by ``author`` in names of its own."""
+    state = shape_state("resnet18")
+    model = {named(k): v.numpy() for k, v in state.items() if not k.endswith("batches_tracked")}
+    content = {"model": model, "__author__": author, "matching_heuristics": True}
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
 def pretraining(output_dir: Path, name: str, age: int, **metrics: Any) -> Path:
     """A finished pre-training run that ended ``age`` seconds ago."""
     folder = output_dir / "runs" / "pretrain" / name
     path = checkpoint(folder / "checkpoint.pth.tar", run=name)
-    known = {"backbone": "resnet18", "demo": False, "checkpoint": path.name}
+    known = {"kind": "pretrain", "backbone": "resnet18", "demo": False, "checkpoint": path.name}
     runs.finish(folder, known | metrics)
     stat = (folder / "metrics.json").stat()
     os.utime(folder / "metrics.json", (stat.st_atime, stat.st_mtime - age))
@@ -80,6 +96,7 @@ def test_a_bare_backbone_needs_a_label(tmp_path: Path) -> None:
     [
         (("INPUT.FORMAT", "BGR"), "INPUT.FORMAT"),
         (("MODEL.RESNETS.DEPTH", "50"), "MODEL.RESNETS.DEPTH"),
+        (("MODEL.RESNETS.WIDTH_PER_GROUP", "128"), "MODEL.RESNETS.WIDTH_PER_GROUP"),
         (("MODEL.RESNETS.STRIDE_IN_1X1", "True"), "STRIDE_IN_1X1"),
         (("MODEL.PIXEL_MEAN", "[103.53,116.28,123.675]"), "MODEL.PIXEL_MEAN"),
         (("MODEL.PIXEL_STD", "[1.0,1.0,1.0]"), "MODEL.PIXEL_STD"),
@@ -94,6 +111,87 @@ def test_a_config_that_treats_the_weights_otherwise_is_refused(
     wrong = TransferConfig(DEMO_CONFIG, source.weights, overrides=overrides).detectron2()
     with pytest.raises(UserError, match=key):
         source.check_fits(wrong)
+
+
+@pytest.mark.parametrize("author", ["torchvision", "Caffe2"])
+def test_the_weights_of_others_are_compared_with_the_config_too(
+    tmp_path: Path, author: str
+) -> None:
+    named = caffe2_name if author == "Caffe2" else torchvision_name
+    weights = str(stranger(tmp_path / "theirs.pkl", author, named))
+    source = find_weights(weights, DEMO_CONFIG, "mine", tmp_path)
+    assert source.weights.architecture == "resnet18" and "warning" not in source.description
+    msra = tuple(
+        "INPUT.FORMAT BGR MODEL.PIXEL_MEAN [103.53,116.28,123.675] MODEL.PIXEL_STD [1.0,1.0,1.0] "
+        "MODEL.RESNETS.STRIDE_IN_1X1 True".split()
+    )
+    right, wrong = (msra, ()) if author == "Caffe2" else ((), msra)
+    source.check_fits(TransferConfig(DEMO_CONFIG, source.weights, overrides=right).detectron2())
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT is .* these weights \(resnet18\) need"):
+        source.check_fits(TransferConfig(DEMO_CONFIG, source.weights, overrides=wrong).detectron2())
+    for place, key in enumerate(msra):
+        if place % 2:
+            continue
+        others, this = msra[:place] + msra[place + 2 :], msra[place : place + 2]
+        one = others if author == "Caffe2" else this  # wrong in this key alone
+        cfg = TransferConfig(DEMO_CONFIG, source.weights, overrides=one).detectron2()
+        with pytest.raises(UserError, match=key):
+            source.check_fits(cfg)
+    deeper = TransferConfig(
+        DEMO_CONFIG, source.weights, overrides=(*right, "MODEL.RESNETS.DEPTH", "50")
+    )
+    with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
+        source.check_fits(deeper.detectron2())
+
+
+def test_weights_of_an_unknown_author_are_checked_for_depth_and_warned_of(tmp_path: Path) -> None:
+    weights = str(stranger(tmp_path / "theirs.pkl", "MOCO", torchvision_name))
+    source = find_weights(weights, DEMO_CONFIG, "MoCo v2", tmp_path)
+    assert re.search(r"\nwarning: .*author 'MOCO'.*INPUT\.FORMAT.* not be", source.description)
+    assert source.description.count("\n") == 1
+    source.check_fits(
+        TransferConfig(DEMO_CONFIG, source.weights, overrides=("INPUT.FORMAT", "BGR")).detectron2()
+    )
+    deeper = TransferConfig(
+        DEMO_CONFIG, source.weights, overrides=("MODEL.RESNETS.DEPTH", "50")
+    ).detectron2()
+    with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
+        source.check_fits(deeper)
+
+
+def test_converted_weights_tell_their_origin(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "c.pth.tar")
+    methods: dict[Which, str] = {"online": "LEWEL_B", "target": "LEWEL_B (target network)"}
+    for which, method in methods.items():
+        convert.convert(path, tmp_path / "out.pkl", which)
+        weights = find_weights(str(tmp_path / "out.pkl"), DEMO_CONFIG, None, tmp_path).weights
+        assert (weights.method, weights.norm, weights.epochs) == (method, "eman", 200)
+        assert weights.path == str(tmp_path / "out.pkl")
+    row = {"method": method, "norm": "eman", "pretrain_epochs": 200}
+    assert published.find("transfer", row | {"config": "coco_R_50_FPN_1x_infomin"}) is None
+
+
+def test_detectron2_weights_that_do_not_tell_their_method_need_a_label(tmp_path: Path) -> None:
+    path = str(stranger(tmp_path / "theirs.pkl", "torchvision", torchvision_name))
+    with pytest.raises(UserError, match="add --label METHOD"):
+        find_weights(path, DEMO_CONFIG, None, tmp_path)
+    assert find_weights(path, DEMO_CONFIG, "mine", tmp_path).weights.method == "mine"
+    path = str(stranger(tmp_path / "msra.pkl", "Caffe2", caffe2_name))
+    assert find_weights(path, DEMO_CONFIG, None, tmp_path).weights.method == "supervised"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_is_in_the_file_decides_not_its_name(tmp_path: Path, zipped: bool) -> None:
+    loaded = torch.load(checkpoint(tmp_path / "c.pth.tar"), weights_only=False)
+    torch.save(loaded, tmp_path / "c.pkl", _use_new_zipfile_serialization=zipped)
+    source = find_weights(str(tmp_path / "c.pkl"), DEMO_CONFIG, None, tmp_path)
+    assert source.weights.method == "LEWEL_B" and source.backbone is not None
+
+
+def test_detectron2_weights_of_another_name_are_told_what_to_do(tmp_path: Path) -> None:
+    convert.convert(checkpoint(tmp_path / "c.pth.tar"), tmp_path / "out.pth")
+    with pytest.raises(UserError, match=r"out\.pth is a plain pickle, .* ends in \.pkl"):
+        find_weights(str(tmp_path / "out.pth"), DEMO_CONFIG, None, tmp_path)
 
 
 def test_finding_writes_nothing_and_write_writes_once(tmp_path: Path) -> None:

@@ -151,6 +151,17 @@ def test_a_file_that_voc_lacks_is_named(sbd: Path, voc: Path, missing: str, mess
     assert files(voc) == before
 
 
+def test_an_image_that_cannot_be_read_is_named(sbd: Path, voc: Path) -> None:
+    image = voc / "JPEGImages" / "s1.jpg"
+    image.write_text("not an image")
+    before = files(voc)
+    with pytest.raises(
+        UserError, match=f"{image} is not an image that can be read .*again"
+    ) as error:
+        make(sbd, voc)
+    assert "\n" not in str(error.value) and files(voc) == before
+
+
 def test_other_masks_are_left_alone(sbd: Path, voc: Path) -> None:
     (voc / "SegmentationClassAug").mkdir()
     (voc / "SegmentationClassAug" / "s1.png").touch()

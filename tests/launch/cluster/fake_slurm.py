@@ -7,6 +7,9 @@ SCRIPTS = {
         if [ -e "$here/refusal" ]; then cat "$here/refusal" >&2; exit 1; fi
         job=$(( $(cat "$here/last" 2>/dev/null || echo 100) + 1 ))
         echo $job > "$here/last"
+        # Ctrl-C goes to all that the terminal's command has started.
+        [ -e "$here/ctrl-c" ] && kill -INT $PPID $$
+        if [ -e "$here/slow" ]; then /bin/sleep 1; fi
         cp "$1" "$here/$job.sh"
         env > "$here/$job.env"
         echo "Submitted batch job $job"
@@ -22,6 +25,7 @@ SCRIPTS = {
     "srun": """
         echo "$@" >> "$here/srun.log"
         [ -e "$here/busy" ] && exit 1
+        cat "$here/greeting" 2>/dev/null
         while [ "$1" != sh ]; do shift; done
         [ -e "$here/blind" ] && set -- "$1" "$2" "$3" "$4" /nowhere
         SLURMD_NODENAME=n1 exec "$@"
@@ -36,7 +40,8 @@ class FakeSlurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name, script in SCRIPTS.items():
-            (folder / name).write_text(f'#!/bin/sh\nhere=$(dirname "$0")\n{script}\n')
+            # Another sh may let signals through that were held back.
+            (folder / name).write_text(f'#!/bin/bash\nhere=$(dirname "$0")\n{script}\n')
             (folder / name).chmod(0o755)
 
     def say(self, name: str, text: str = "") -> None:

@@ -15,7 +15,7 @@ from common import runs
 from common.errors import UserError
 from launch.cluster import follow as module
 from launch.cluster import outcome, slurm, watches
-from launch.cluster.follow import attach, follow
+from launch.cluster.follow import Submitted, attach, follow, follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
 from tests.launch.cluster.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
@@ -244,10 +244,10 @@ def test_the_log_goes_on_while_slurm_is_away(
         module.tqdm, "write", lambda text, file: seen.append((time.monotonic(), text))
     )
     assert follow(handle_of(job), job, cancel=False)
-    assert [text for _, text in seen] == [
+    texts = [text for _, text in seen]
+    assert [text for text in texts if "job" not in text] == ["before", "after"]
+    assert [text for text in texts if "job" in text] == [
         "job 7: running",
-        "before",
-        "after",
         "job 7: unknown (Slurm does not answer)",
         "job 7: running",
     ]
@@ -268,6 +268,17 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(
         f"squeue -j 7 shows it, and its output is {file(job, '7_0_log.out')}\n"
     )
     assert "one" in out and not fake.calls("scancel")
+
+
+def test_ctrl_c_ends_a_command_that_follows_several_jobs(
+    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers("squeue", moment(RUNNING, prints(job, "one")))
+    threading.Timer(0.5, _thread.interrupt_main).start()
+    with pytest.raises(SystemExit) as ended:
+        follow_all([Submitted(job, handle_of(job))] * 2)
+    assert ended.value.code == 130
+    assert capsys.readouterr().out.count("no longer watching; job 7 goes on.") == 1
 
 
 def test_a_job_that_another_process_submitted(

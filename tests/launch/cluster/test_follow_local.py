@@ -5,15 +5,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import submitit
+from submitit.core.utils import cloudpickle_dump
 
 from common import runs
 from common.errors import UserError
 from launch.cluster.follow import follow
 from launch.cluster.jobs import Job
+from launch.cluster.outcome import error_of
+from launch.cluster.records import Record
+from launch.cluster.resources import Resources
+from launch.cluster.submission import start_here
 
 ROOT = Path(runs.__file__).parents[1]
 
@@ -92,3 +98,18 @@ def test_ctrl_c_ends_a_local_job(tmp_path: Path, submit: Any) -> None:
     while not handle.done() and time.monotonic() < until:
         time.sleep(0.05)
     assert handle.done()
+
+
+def test_an_earlier_job_of_the_same_number_left_nothing_to_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = SimpleNamespace(pid=7, poll=lambda: None)
+    monkeypatch.setattr("submitit.local.local.start_controller", lambda **_: process)
+    here = Resources("local", gpus_per_node=0)
+    earlier = start_here(job_in(tmp_path), here)
+    cloudpickle_dump(("error", "UserError: the disk was full."), earlier.paths.result_pickle)
+    handle = start_here(job_in(tmp_path), here)
+    assert handle.job_id == earlier.job_id == "7"
+    assert error_of(earlier) and error_of(handle) is None
+    record = Record.read(tmp_path / "run")
+    assert record is not None and record.submitit == str(handle.paths.folder)

@@ -101,6 +101,7 @@ def test_a_job_is_submitted_without_our_rank_but_to_our_cluster(
         ({"cpus_per_gpu": 0}, "--cpus-per-gpu 0: must be at least 1"),
         ({"mem_gb": 0.0}, "--mem-gb 0.0: must be more than 0"),
         ({"mem_gb": float("nan")}, "--mem-gb nan: must be more than 0"),
+        ({"mem_gb": 0.0005}, "--mem-gb 0.0005: must be at least 0.001, which is 1 MB"),
         ({"timeout_min": 0}, "--timeout-min 0: must be at least 1"),
         ({"signal_delay_s": 0}, "--signal-delay-s 0: must be at least 1"),
         ({"max_requeues": -1}, "--max-requeues -1: must be at least 0"),
@@ -117,9 +118,10 @@ def test_resources_that_cannot_be(
 
 def test_any_other_option_of_sbatch() -> None:
     words = ("reservation=x", "nice=-100", "exclusive", "mail_type=END,FAIL", "gres=nvme:1", "hold")
-    assert sbatch_options((*words, "begin=now+1hour", "export-file=a=b")) == {
+    assert sbatch_options((*words, "begin=now+1hour", "export-file=a=b", "x11=all")) == {
         "reservation": "x", "nice": "-100", "exclusive": True, "mail-type": "END,FAIL",
         "gres": "nvme:1", "hold": True, "begin": "now+1hour", "export-file": "a=b",
+        "x11": "all",
     }  # fmt: skip
 
 
@@ -127,6 +129,7 @@ def test_any_other_option_of_sbatch() -> None:
     ("word", "message"),
     [
         ("=x", "is not KEY=VALUE"),
+        ("1x=x", "is not KEY=VALUE"),
         ("a b=x", "is not KEY=VALUE"),
         ("partition=gpu", "partition is set otherwise; use --partition for it"),
         ("part=gpu", "partition is set otherwise"),  # sbatch would take it
@@ -166,7 +169,9 @@ def test_a_controller_that_is_down_is_waited_for_and_then_named(
 @pytest.mark.parametrize(
     ("word", "gpus"),
     [("gres=gpu:a100:4", 4), ("gres=gpu:4", 4), ("gres=gpu", 1), ("gres=gpu:a100", 1),
-     ("--gres=gpu:h100_80gb:8", 8), ("gres=lustre:1", None), ("nice=4", None)],
+     ("--gres=gpu:h100_80gb:8", 8), ("gres=lustre:1", None), ("nice=4", None),
+     ("gres=gpu:4,shard:1", 4), ("gres=gpu:a100:2,nvme:1", 2), ("gres=nvme:1,gpu:a100:2", 2),
+     ("gres=gpu:a100:2,gpu:v100:1", 3), ("gres=gpu:a100,gpu", 2), ("gres=nvme:1,gpus:2", None)],
 )  # fmt: skip
 def test_gpus_of_a_type_are_counted(word: str, gpus: int | None) -> None:
     assert gpus_of_gres(["reservation=x", word]) == gpus

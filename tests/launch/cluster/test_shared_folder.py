@@ -40,6 +40,15 @@ def test_a_folder_that_it_does_not_see_is_named(idle: FakeSlurm, tmp_path: Path)
     assert list((tmp_path / "out").iterdir()) == [] and not (tmp_path / "cache").exists()
 
 
+def test_what_the_site_prints_is_no_answer(idle: FakeSlurm, tmp_path: Path) -> None:
+    idle.say("greeting", "n9\nWelcome to n1, have a lot of fun")
+    check_shared(tmp_path / "out", RESOURCES)
+    assert len(list((tmp_path / "cache").rglob("*.json"))) == 1
+    idle.say("blind")
+    with pytest.raises(UserError, match="compute node n1 does not see"):
+        check_shared(tmp_path / "out", Resources(partition="other"))
+
+
 def test_where_none_can_be_asked_nothing_happens(
     idle: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

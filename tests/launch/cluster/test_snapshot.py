@@ -11,6 +11,7 @@ import pytest
 import yaml
 from detectron2.config import CfgNode
 
+import segmentation  # noqa: F401  registers FCN
 from common.provenance import ROOT, git_commit
 from detection.config import TransferConfig
 from launch.cluster.jobs import Job
@@ -184,8 +185,8 @@ def test_a_copied_config_is_the_same_run(path: Path, tmp_path: Path) -> None:
 
 
 def test_edits_of_a_config_and_its_bases_change_nothing(tmp_path: Path) -> None:
-    text = 'SOLVER:\n  BASE_LR: 1e-3\n  STEPS: (3, 4)\n  WEIGHT_DECAY: 0.1\nOUTPUT_DIR: "no"\n'
-    (tmp_path / "base.yaml").write_text(text)
+    text = "SOLVER:\n  BASE_LR: 1e-3\n  STEPS: (3, 4)\n  WEIGHT_DECAY: 0.1\n"
+    (tmp_path / "base.yaml").write_text(f'{text}DATASETS:\n  TRAIN: ("any",)\nOUTPUT_DIR: "no"\n')
     mine = tmp_path / "mine.yaml"
     mine.write_text(f'_BASE_: ["base.yaml", "{CONFIGS}/Base-Schedule-1x.yaml"]\nSEED: 3\n')
     before = job(TransferConfig(str(mine)), tmp_path)

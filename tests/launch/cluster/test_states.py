@@ -10,6 +10,7 @@ import pytest
 
 from common import runs
 from common.errors import UserError
+from common.files import write_json
 from launch import results
 from launch.cluster.jobs import STARTED
 from launch.cluster.records import Record
@@ -87,7 +88,10 @@ def test_slurm_says_what_became_of_each_job(tmp_path: Path, fake: FakeSlurm) -> 
     assert len(fake.calls("squeue")) == len(fake.calls("sacct")) == 1
 
 
-def test_a_lock_tells_running_from_stopped(tmp_path: Path, fake: FakeSlurm) -> None:
+def test_a_lock_tells_running_from_stopped(
+    tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "GLANCE_S", 0.2)
     folders = [run(tmp_path, "pretrain", name, job) for name, job in (
         ("debug", ""), ("local", "pid8"), ("resumed", "7"), ("forgotten", "9"),
     )]  # fmt: skip
@@ -211,13 +215,14 @@ def test_results_show_what_is_unfinished_beside_the_tables(
     assert cells == ["transfer", "half-way", "pending (Priority)", "12_3", "20", "1"]
     assert not (tmp_path / "results").exists()
 
-    runs.finish(run(tmp_path, "transfer", "whole"), {"config": "c", "method": "m", "box_AP": 38.5})
+    metrics = {"kind": "transfer", "config": "c", "method": "m"}
+    runs.finish(run(tmp_path, "transfer", "whole"), metrics | {"box_AP": 38.5})
     results.show(tmp_path)
     both = capsys.readouterr().out
     assert both.index("38.5") < both.index("unfinished runs") < both.index("half-way")
     assert "whole" not in both.partition("unfinished runs")[2]
 
-    runs.finish(folder, {"config": "c", "method": "m", "box_AP": 40.5})
+    runs.finish(folder, metrics | {"box_AP": 40.5})
     results.show(tmp_path)
     assert "unfinished" not in capsys.readouterr().out
 
@@ -231,5 +236,7 @@ def test_what_waits_is_listed_until_it_has_a_run_folder(tmp_path: Path, fake: Fa
     folder = run(tmp_path, "awaiting", "transfer-x", "8", after="7")
     fake.answers("squeue", rows("7|RUNNING|None", "8|PENDING|Dependency"))
     assert state_of(tmp_path) == {"transfer-x": "pending (after job 7)"}
-    (folder / STARTED).write_text("{}")
+    write_json(folder / STARTED, {"run": "of an earlier pipeline", "job": "6"})
+    assert state_of(tmp_path) == {"transfer-x": "pending (after job 7)"}
+    write_json(folder / STARTED, {"run": "its own", "job": "8"})
     assert state_of(tmp_path) == {}

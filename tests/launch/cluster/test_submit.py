@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from submitit.core.utils import DelayedSubmission
 
-import launch.cluster.submit
-from common import runs
+from common import locks, runs
 from common.errors import UserError
+from launch.cluster import follow as following
 from launch.cluster import submission
+from launch.cluster.follow import follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
-from launch.cluster.submit import launch as start
+from launch.cluster.submit import launch
 from tests.launch.cluster.fake_slurm import FakeSlurm
 
 CPUS = Resources(gpus_per_node=0, tasks_per_node=2, cpus_per_gpu=3)
@@ -32,6 +33,11 @@ class Config:
 
 def job(output_dir: Path, seed: int = 0) -> Job:
     return Job(print, Config(seed), output_dir / "runs" / "semi" / f"s{seed}", output_dir, 1)
+
+
+def start(*arguments: Any, **options: Any) -> dict[Path, str]:
+    """The job of each run folder that Slurm has been given, now or before."""
+    return {job.folder: handle.job_id for job, handle in launch(*arguments, **options)}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -158,14 +164,30 @@ def test_without_srun_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "seen", "message"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            UserError,
+            "cannot write the run folder .*No space left",
+        ),
+        (SystemExit(1), SystemExit, "1"),
+    ],
+)
 def test_a_job_that_cannot_be_recorded_is_ended(
-    tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    error: BaseException,
+    seen: type[BaseException],
+    message: str,
+    tmp_path: Path,
+    fake_slurm: FakeSlurm,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(submission.Record, "write", full)
-    with pytest.raises(UserError, match=r"cannot write the run folder .*No space left"):
+    monkeypatch.setattr(submission.Record, "write", fail)
+    with pytest.raises(seen, match=message):
         start([job(tmp_path)], CPUS)
     assert fake_slurm.read("cancelled") == "101\n" and list(tmp_path.iterdir()) == []
 
@@ -201,6 +223,40 @@ def test_a_run_whose_job_ended_goes_on_in_another(tmp_path: Path, fake_slurm: Fa
     assert start([one], CPUS) == {one.folder: "102"}
     record = Record.read(one.folder)
     assert record is not None and record.job_id == "102"
+
+
+def test_a_run_that_a_job_outside_slurm_has_is_refused(
+    tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    one = job(tmp_path)
+    one.folder.mkdir(parents=True)
+    lock = locks.take(one.folder / runs.LOCK)
+    assert lock is not None
+    for _ in range(2):  # that no job on Slurm ever had, and that one had which has ended
+        before = files(one.folder)
+        with pytest.raises(UserError) as error:
+            start([one], CPUS)
+        assert str(error.value) == (
+            f"{one.folder} is in use by a job that is running; wait for it, end it, or choose "
+            "another --name."
+        )
+        assert files(one.folder) == before and not fake_slurm.read("101.sh")
+        Record("slurm", "100", 2, str(one.folder / "submitit" / "100"), "").write(one.folder)
+        fake_slurm.say("queue", "100|FAILED|NonZeroExitCode\n")
+    fake_slurm.say("queue", "100|RUNNING|None\n")  # then it is this one that holds it
+    assert start([one], CPUS, skip_live=True) == {one.folder: "100"}
+    fake_slurm.say("queue")  # forgotten, where there are no accounts
+    assert start([one], CPUS) == {one.folder: "101"}
+    lock.release()
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_a_path_that_slurm_would_read_otherwise_is_refused(
+    cluster: Any, tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    with pytest.raises(UserError, match=r"/100%a/runs/semi/s0 has a % in its path, .*--output-dir"):
+        start([job(tmp_path / "100%a")], replace(CPUS, cluster=cluster))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_typed_again_submits_what_is_neither_finished_nor_alive(
@@ -239,20 +295,21 @@ def test_waiting_follows_what_slurm_has_and_what_it_gets(
             raise UserError("it failed.")
         return one.config.seed != stopped
 
-    monkeypatch.setattr(launch.cluster.submit, "follow", follow)
+    monkeypatch.setattr(following, "follow", follow)
     waiting = Resources(gpus_per_node=0, tasks_per_node=2, wait=True)
     failing = stopped = -1
-    start(jobs[:1], waiting)
+    follow_all(launch(jobs[:1], waiting))
     assert followed == [("101", 2, 0)]
     followed.clear()
     failing = 0  # of which the others hear nothing
     with pytest.raises(UserError, match=r"^it failed\.$"):
-        start(jobs, waiting)
+        follow_all(launch(jobs, waiting))
     assert followed == [("101", 2, 0), ("102_0", 2, 1), ("102_1", 2, 2)]
     followed.clear()
     fake_slurm.say("queue", "101|RUNNING|None\n102_0|RUNNING|None\n102_1|RUNNING|None\n")
     failing, stopped = -1, 1  # Ctrl-C
-    start(jobs, waiting)
+    with pytest.raises(SystemExit):
+        follow_all(launch(jobs, waiting))
     assert [seed for _, _, seed in followed] == [0, 1]
 
 

@@ -1,0 +1,36 @@
+"""A job in its own processes: whose folder it finds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import runs
+from common.errors import UserError
+from launch.cluster.jobs import Job
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+def test_a_job_takes_no_other_runs_result_for_its_own(tmp_path: Path) -> None:
+    worked: list[int] = []
+
+    def work(config: Config, folder: Path) -> None:
+        worked.append(config.seed)
+
+    folder = tmp_path / "runs" / "semi" / "x"
+    runs.claim(folder, {"seed": 1})  # since the job was submitted
+    runs.finish(folder, {"kind": "semi"})
+    with pytest.raises(UserError, match=r"holds another run: seed \(1 there, 2 now\)"):
+        Job(work, Config(2), folder, tmp_path, 1)()
+    Job(work, Config(1), folder, tmp_path, 1)()
+    (folder / runs.FINAL).unlink()
+    Job(work, Config(1), folder, tmp_path, 1)()
+    assert worked == [1]

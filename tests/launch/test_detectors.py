@@ -1,0 +1,148 @@
+"""Which detectors ``--eval-only`` takes, what it knows of them, and what it refuses."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from detection.config import TransferConfig
+from launch.detectors import find_detector
+from tests.common.test_checkpoints import Malicious
+from tests.launch.test_weights import CONFIGS, DEMO_CONFIG, checkpoint
+
+ROOT = CONFIGS.parent
+
+
+def detector(folder: Path, **more: Any) -> Path:
+    """A file such as Detectron2 leaves of a training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model_final.pth"
+    torch.save({"model": {"backbone.w": torch.zeros(2)}, "iteration": 3, **more}, path)
+    return path
+
+
+def run_folder(folder: Path, *overrides: str) -> Path:
+    """The detector of a finished run."""
+    path = detector(folder, trainer={"optimizer": {"state": {0: {"momentum": torch.zeros(2)}}}})
+    cfg = TransferConfig(DEMO_CONFIG, overrides=overrides).detectron2()
+    (folder / "config.yaml").write_text(cfg.dump())
+    metrics = {"method": "LEWEL_B", "norm": "eman", "pretrain_epochs": 200, "box_AP": 1.0}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return path
+
+
+def evaluate(folder: Path, weights: Path) -> tuple[int, str]:
+    """``--eval-only`` on it as it is typed: the status and standard error."""
+    command = [sys.executable, str(ROOT / "launch" / "transfer.py"), "--cluster", "debug"]
+    command += ["--config", "demo_R_18_FPN", "--weights", str(weights), "--eval-only"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_the_run_beside_a_detector_tells_its_origin(tmp_path: Path) -> None:
+    path = run_folder(tmp_path)
+    source = find_detector(str(path), None)
+    weights = source.weights
+    assert (weights.method, weights.norm, weights.epochs) == ("LEWEL_B", "eman", 200)
+    assert source.description.count("\n") == 0
+    assert find_detector(str(path), "mine").weights.method == "mine"
+
+
+@pytest.mark.parametrize("text", ['{"iteration": 1}\n{"iteration": 2}\n', '{"loss": 1}', "[]", ""])
+def test_of_a_detector_alone_nothing_is_known(tmp_path: Path, text: str) -> None:
+    path = detector(tmp_path)
+    (tmp_path / "metrics.json").write_text(text)  # Detectron2's file has this name too
+    source = find_detector(str(path), None)
+    weights = source.weights
+    assert (weights.method, weights.norm, weights.epochs) == ("", "", None)
+    assert "\nwarning: no config.yaml beside " in source.description
+    source.check_fits(TransferConfig(DEMO_CONFIG, weights).detectron2())
+
+
+@pytest.mark.parametrize("text", ["INPUT: [", "MODEL: 3\n", "INPUT:\n  FORMAT: RGB\n"])
+def test_a_config_of_something_else_is_a_warning(tmp_path: Path, text: str) -> None:
+    path = detector(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    assert "warning: no config.yaml beside" in find_detector(str(path), None).description
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.FORMAT", "BGR"),
+        ("MODEL.PIXEL_MEAN", "[103.53,116.28,123.675]"),
+        ("MODEL.PIXEL_STD", "[1.0,1.0,1.0]"),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", "True"),
+    ],
+)
+def test_a_config_that_reads_images_otherwise_is_refused(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    source = find_detector(str(run_folder(tmp_path)), None)
+    source.check_fits(TransferConfig(DEMO_CONFIG, source.weights).detectron2())
+    wrong = TransferConfig(DEMO_CONFIG, source.weights, overrides=(key, value)).detectron2()
+    yaml = tmp_path / "config.yaml"
+    with pytest.raises(UserError, match=rf"^{key} is .* \(trained with {yaml}\) need"):
+        source.check_fits(wrong)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("name", ["evil.pkl", ".pkl", "evil.pth"])
+def test_code_in_a_detector_is_not_run(tmp_path: Path, name: str, protocol: int) -> None:
+    evil = {"model": Malicious(tmp_path / "made"), "__author__": "stranger"}
+    (tmp_path / name).write_bytes(pickle.dumps(evil, protocol))
+    with pytest.raises(UserError, match=r"mkdir is not allowed|is a plain pickle"):
+        find_detector(str(tmp_path / name), None)
+    torch.save(evil, tmp_path / "saved")
+    (tmp_path / "saved").rename(tmp_path / name)
+    with pytest.raises(UserError, match=r"more than tensors|not in Detectron2's format"):
+        find_detector(str(tmp_path / name), None)
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_command_runs_no_code_of_a_detectors(tmp_path: Path, demo_root: Path) -> None:
+    evil = {"model": Malicious(tmp_path / "made")}
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(evil))
+    status, error = evaluate(tmp_path, tmp_path / "evil.pkl")
+    assert status == 2 and "mkdir is not allowed" in error
+    assert os.listdir(tmp_path) == ["evil.pkl"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_detector_cut_short_is_one_sentence(tmp_path: Path, zipped: bool) -> None:
+    torch.save(
+        {"model": {"w": torch.zeros(999)}}, tmp_path / "d.pth",
+        _use_new_zipfile_serialization=zipped,
+    )  # fmt: skip
+    data = (tmp_path / "d.pth").read_bytes()
+    (tmp_path / "d.pth").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"d\.pth is not a readable PyTorch checkpoint .*truncated"):
+        find_detector(str(tmp_path / "d.pth"), None)
+
+
+def test_a_checkpoint_of_a_pretraining_is_no_detector(tmp_path: Path, demo_root: Path) -> None:
+    path = checkpoint(tmp_path / "checkpoint.pth.tar")
+    status, error = evaluate(tmp_path, path)
+    assert status == 2 and error.count("\n") == 1
+    assert "checkpoint.pth.tar is no detector" in error and "model_final.pth" in error
+    assert os.listdir(tmp_path) == ["checkpoint.pth.tar"]
+
+
+def test_a_detector_of_the_wrong_name_is_told_what_to_do(tmp_path: Path) -> None:
+    model = {"model": {"w": np.zeros(2)}, "__author__": "zoo"}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(model))
+    assert find_detector(str(tmp_path / "zoo.pkl"), None).weights.path.endswith("zoo.pkl")
+    (tmp_path / "zoo.pkl").rename(tmp_path / "zoo.pth")
+    with pytest.raises(UserError, match=r"zoo\.pth is a plain pickle.*ends in \.pkl"):
+        find_detector(str(tmp_path / "zoo.pth"), None)
+    detector(tmp_path).rename(tmp_path / "ours.pkl")
+    with pytest.raises(UserError, match=r"ours\.pkl is not in Detectron2's format.*ends in \.pth"):
+        find_detector(str(tmp_path / "ours.pkl"), None)
