@@ -1,10 +1,12 @@
 """Checkpoints and small detectors that several tests here start from."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torchvision
 from detectron2.config import get_cfg
@@ -116,3 +118,8 @@ def assert_equal_to_the_bit(here: Path, there: Path) -> None:
     assert momenta[0].keys() == momenta[1].keys() and len(momenta[0]) > 60
     for key, value in momenta[0].items():
         assert torch.equal(value["momentum_buffer"], momenta[1][key]["momentum_buffer"])
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as a warning or worse."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
