@@ -14,7 +14,7 @@ from launch.cluster import undisturbed
 from launch.cluster.records import Record
 from launch.cluster.undisturbed import LOCK, alone
 from tests.launch.cluster.fake_slurm import FakeSlurm
-from tests.launch.cluster.test_submit import CPUS, job, start
+from tests.launch.cluster.submissions import CPUS, job, start
 
 
 def typed(output_dir: Path, together: Any, outcomes: Any) -> None:
