@@ -3,69 +3,16 @@
 import json
 import logging
 import re
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances, register_pascal_voc
-from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 
 import demo
 from common.errors import UserError
 from detection.inspection import inspect, inspect_datasets
 from tests.detection.helpers import config, warnings
-
-Change = Callable[[Path], None]
-
-
-@pytest.fixture
-def registered() -> Iterator[list[str]]:
-    """Names of datasets to be forgotten."""
-    names: list[str] = []
-    yield names
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def coco(root: Path, folder: Path, registered: list[str], **changes: Any) -> str:
-    """The embedded COCO val set in a folder, with some of its JSON replaced."""
-    shutil.copytree(root / "coco" / "val2017", folder / "val2017")
-    content = instances(root)
-    (folder / "val.json").write_text(json.dumps(content | changes))
-    name = f"coco_{folder.parent.name}_{folder.name}"
-    register_coco_instances(name, {}, str(folder / "val.json"), str(folder / "val2017"))
-    registered.append(name)
-    return name
-
-
-def instances(root: Path) -> dict[str, Any]:
-    """The embedded COCO val set's JSON."""
-    path = root / "coco" / "annotations" / "instances_val2017.json"
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def replaced(annotation: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """An annotation with other values; without those that are None."""
-    return {k: v for k, v in (annotation | change).items() if v is not None}
-
-
-def voc(root: Path, folder: Path, registered: list[str]) -> str:
-    """The embedded VOC2007 in a folder."""
-    shutil.copytree(root / "VOC2007", folder / "VOC2007")
-    name = f"voc_{folder.name}"
-    register_pascal_voc(name, str(folder / "VOC2007"), "test", 2007, demo.VOC_NAMES)
-    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
-    registered.append(name)
-    return name
-
-
-def cfg_of(train: str, test: str = "demo_voc_2007_test") -> Any:
-    return config("demo_voc_R_18_FPN", "DATASETS.TRAIN", (train,), "DATASETS.TEST", (test,))
+from tests.detection.small_datasets import cfg_of, coco, cut, instances, replaced, voc
 
 
 def test_the_embedded_data_is_counted(demo_root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -150,78 +97,6 @@ def test_missing_images_of_a_training_set_are_named_of_a_test_set_refused(
         path.unlink()
     with pytest.raises(UserError, match=f"{name} lacks 4 files of its 4 images"):
         inspect_datasets(cfg_of(name))
-
-
-def _cut(path: Path) -> None:
-    path.write_text(path.read_text()[:200])
-
-
-def _rename_a_class(path: Path) -> None:
-    path.write_text(path.read_text().replace("<name>", "<name>new"))
-
-
-@pytest.mark.parametrize("change", [_cut, Path.unlink, _rename_a_class])
-def test_a_broken_annotation_file_is_named(
-    demo_root: Path, tmp_path: Path, registered: list[str], change: Change
-) -> None:
-    name = voc(demo_root, tmp_path, registered)
-    path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
-    change(path)
-    with pytest.raises(UserError, match=f"dataset {name} cannot be read: {path}: ") as error:
-        inspect_datasets(cfg_of(name))
-    assert "\n" not in str(error.value)
-
-
-def _replace(old: str, new: str) -> Change:
-    def change(path: Path) -> None:
-        path.write_text(re.sub(old, new, path.read_text(), count=1))
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_replace("(?s)<bndbox>.*?</bndbox>", ""), "object 1 has no <bndbox><xmin>"),
-        (_replace("<ymax>.*</ymax>", ""), "object 1 has no <bndbox><ymax>"),
-        (_replace("<xmin>", "<xmin>a"), r"object 1 has 'a\d+' in <bndbox><xmin>, not a number"),
-        (_replace("<name>.*</name>", "<name>a</name>"), "object 1 has the name 'a', which is no"),
-        (_replace("<name>.*</name>", ""), "object 1 has the name None, which is no class"),
-        (_replace("<width>.*</width>", ""), "it has no <size><width>"),
-    ],
-)
-def test_what_an_annotation_file_lacks_is_named(
-    demo_root: Path, tmp_path: Path, registered: list[str], change: Change, message: str
-) -> None:
-    name = voc(demo_root, tmp_path, registered)
-    path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
-    change(path)
-    with pytest.raises(UserError, match=f"dataset {name} cannot be read: {path}: {message}"):
-        inspect_datasets(cfg_of(name))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_replace("<difficult>.*</difficult>", ""), "no <difficult>"),
-        (_replace("<difficult>.*</difficult>", "<difficult/>"), "'' in <difficult>, not a whole"),
-        (_replace("<truncated>.*</truncated>", ""), "no <truncated>"),
-        (_replace("<pose>.*</pose>", ""), "no <pose>"),
-        (_replace("</xmax>", ".5</xmax>"), r"'\d+\.5' in <bndbox><xmax>, not a whole number"),
-    ],
-)
-def test_what_detectron2_could_not_score_by_is_refused_in_a_test_set_alone(
-    demo_root: Path, tmp_path: Path, registered: list[str], change: Change, message: str
-) -> None:
-    name = voc(demo_root, tmp_path, registered)
-    path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
-    change(path)
-    with pytest.raises((AttributeError, TypeError, ValueError)):
-        parse_rec(str(path))  # Detectron2's own, after the last iteration
-    inspect_datasets(cfg_of(name))
-    wanted = f"dataset {name} cannot be scored by: {path}: object 1 has {message}"
-    with pytest.raises(UserError, match=wanted):
-        inspect_datasets(cfg_of("demo_voc_2007_trainval", name))
 
 
 def with_masks(train: str, test: str = "demo_coco_val", form: str = "polygon") -> Any:
@@ -315,6 +190,6 @@ def test_masks_in_run_lengths_are_no_polygons(
 
 def test_a_broken_json_is_named(demo_root: Path, tmp_path: Path, registered: list[str]) -> None:
     name = coco(demo_root, tmp_path, registered)
-    _cut(tmp_path / "val.json")
+    cut(tmp_path / "val.json")
     with pytest.raises(UserError, match=rf"dataset {name} cannot be read: .*/val\.json: "):
         inspect_datasets(cfg_of(name))
