@@ -14,6 +14,11 @@ from safetensors.torch import load_file
 from common.errors import UserError
 from common.files import atomic_write
 
+# A pickle begins with its protocol, or, of protocols 0 and 1, with a dict or its class. What
+# torch.save wrote before PyTorch 1.6 is a row of pickles, the first of which is this number.
+_BEGINNINGS = (b"\x80", b"(", b"}", b"c")
+_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+
 
 def save(path: str | os.PathLike[str], checkpoint: dict[str, Any]) -> None:
     """``torch.save``, atomically."""
@@ -35,7 +40,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; check the path.")
     try:
-        if _is_safetensors(path):
+        if is_safetensors(path):
             return load_file(path)
         with torch.serialization.safe_globals([*_numpy_scalar_globals(), argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -51,10 +56,21 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise UserError(_unreadable(path)) from error
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Eight bytes of length, then JSON; a pickle or a ZIP archive has no brace there."""
+def is_safetensors(path: Path) -> bool:
+    """Whether a file has eight bytes of length, then JSON.
+
+    A pickle or a ZIP archive has no brace there.
+    """
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as a plain pickle does, such as Detectron2's own weights, and not as a
+    PyTorch checkpoint."""
+    with path.open("rb") as file:
+        head = file.read(len(_TORCH))
+    return head.startswith(_BEGINNINGS) and head != _TORCH and not is_safetensors(path)
 
 
 def _unreadable(path: Path) -> str:

@@ -86,7 +86,7 @@ def check_output(path: Path) -> None:
     Raises:
         UserError: naming the folder or the file that stands in the way.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give the file to write, not its folder.")
     existing = _nearest(path.parent)
     if not existing.is_dir():
@@ -96,6 +96,6 @@ def check_output(path: Path) -> None:
 def _nearest(path: Path) -> Path:
     """The first that exists of a path and the folders that it is in."""
     existing = path.absolute()
-    while not existing.exists():
+    while not os.path.exists(existing):  # Path's own raises inside a folder that is not ours
         existing = existing.parent
     return existing

@@ -27,12 +27,12 @@ class Incarnation:
     Attributes:
         folder: the run folder.
         number: 1 for the first.
-        mark: what its file says; "" where nobody asks, and any file of that number will do.
+        mark: what its file says.
     """
 
     folder: Path
-    number: int = 1
-    mark: str = ""
+    number: int
+    mark: str
 
     @property
     def restarts(self) -> int:
@@ -49,8 +49,7 @@ class Incarnation:
             mark = _mark(self.folder, self.number).read_text()
         except FileNotFoundError:
             return False
-        is_mine = mark == self.mark or not self.mark
-        return is_mine and not _mark(self.folder, self.number + 1).exists()
+        return mark == self.mark and not _mark(self.folder, self.number + 1).exists()
 
     def require_newest(self) -> None:
         """End this process if it is not the newest copy of the job.

@@ -190,7 +190,10 @@ def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any
                 continue
         except FileNotFoundError:  # deleted by another job's --fresh meanwhile
             continue
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            log.warning("%s is left out for now: %s", path, error.strerror or error)
+            continue
+        except (ValueError, KeyError, TypeError):
             pass
         log.warning("%s is left out: it does not hold the metrics of a %s run", path, kind)
     return [(path.parent, metrics) for _, path, metrics in sorted(found, key=lambda row: row[:2])]

@@ -30,10 +30,6 @@ _ALLOWED = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }
-# A pickle begins with its protocol, or, of protocols 0 and 1, with a dict or its class. What
-# torch.save wrote before PyTorch 1.6 is a row of pickles, the first of which is this number.
-_BEGINNINGS = (b"\x80", b"(", b"}", b"c")
-_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,6 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
         return super().find_class(module, name)
-
-
-def is_pickle(path: Path) -> bool:
-    """Whether a file begins as a plain pickle does, and not as a PyTorch checkpoint."""
-    with path.open("rb") as file:
-        head = file.read(len(_TORCH))
-    return head.startswith(_BEGINNINGS) and head != _TORCH and head[8:9] != b"{"  # safetensors
 
 
 def read_weights(path: Path) -> Pickled:

@@ -1,8 +1,8 @@
 """Jobs that start from what a pre-training run will leave, submitted before it is finished.
 
 The name of a run tells the weights' SHA-256, which nobody knows before they are there. So such a
-job has its own folder, ``runs/awaiting/<kind>-<name>/``, until it starts; then it is the run that
-the same command, given the finished run, would have been.
+job has its own folder, ``runs/awaiting/<kind>-<name>-<hash>/``, until it starts; then it is the
+run that the same command, given the finished run, would have been.
 """
 
 import json
@@ -128,7 +128,7 @@ class Awaited(ABC):
 
 
 def waiting_folder(run: RunOptions, kind: str, name: str, identity: dict[str, Any]) -> Path:
-    """The folder of a job that waits, each run's its own, even if ``--name`` is the same.
+    """The folder of a job that waits, each run's its own, whatever its name.
 
     Args:
         run: the options of the run that it becomes.
@@ -139,7 +139,8 @@ def waiting_folder(run: RunOptions, kind: str, name: str, identity: dict[str, An
     Raises:
         UserError: if it could not be written.
     """
-    name = f"{run.name}-{kind}-{runs.short_hash(identity)}" if run.name else f"{kind}-{name}"
+    name = f"{run.name}-{kind}" if run.name else f"{kind}-{name}"
+    name = f"{name}-{runs.short_hash(identity)}"
     return replace(run, name=None).folder(AWAITING, name)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.backbones import ARCHITECTURES
+from common.checkpoints import is_pickle
 from common.distributed import check_divides
 from common.errors import UserError
 from common.weights import Weights
@@ -71,12 +72,13 @@ class WeightOptions:
             return run.weights(self.label), run.description, run
         if run is not None:
             wanted = str(run.checkpoint)
-        if wanted.endswith(".pkl"):
+        path = local_file(wanted)
+        if is_pickle(path):
             raise UserError(
                 f"--weights {wanted} is in Detectron2's format; give the checkpoint that it was "
                 "converted from."
             )
-        found = read_checkpoint(wanted, local_file(wanted), self.label)
+        found = read_checkpoint(wanted, path, self.label)
         backbone = found.backbone
         if self.backbone not in (None, backbone.architecture):
             raise UserError(

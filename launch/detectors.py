@@ -11,7 +11,7 @@ from common import checkpoints, runs
 from common.errors import UserError
 from common.files import sha256
 from common.weights import Weights
-from detection.pickles import is_pickle, is_state, read_weights
+from detection.pickles import is_state, read_weights
 from launch import pixels
 from launch.checkpoints import NONE
 from launch.weights import Source, local_path, unchecked
@@ -54,14 +54,19 @@ def find_detector(wanted: str | None, label: str | None) -> Source:
 def _check(path: Path) -> None:
     """Raise unless Detectron2, which decides by a file's name, can load it, and it is harmless."""
     if path.name.endswith(".pkl"):
-        if not is_pickle(path):
+        if not checkpoints.is_pickle(path):
             raise UserError(
                 f"{path} is not in Detectron2's format, as its name says; if it is a PyTorch "
                 "checkpoint of a detector, give it a name that ends in .pth."
             )
         read_weights(path)
         return
-    if is_pickle(path):
+    if path.name.endswith(".pyth") or checkpoints.is_safetensors(path):
+        raise UserError(
+            f"{path} is of a kind that Detectron2 does not load (safetensors, or .pyth, its name "
+            "for pycls' files); save the detector with torch.save, under a name that ends in .pth."
+        )
+    if checkpoints.is_pickle(path):
         raise UserError(
             f"{path} is a plain pickle, not a PyTorch checkpoint; if this is a detector of "
             "Detectron2's, give the file a name that ends in .pkl, by which Detectron2 knows it."

@@ -104,10 +104,12 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
         UserError: for whatever is wrong; then nothing was written.
     """
     members = plan(options, overrides)
+    # Now: a config may be edited while its job runs.
+    folders = list(dict.fromkeys(member.job(options.run).folder for member in members))
     submitted = submit(members, options.run, options.resources)
     if options.resources.wait:
         follow_all(submitted)
-    return list(dict.fromkeys(member.job(options.run).folder for member in members))
+    return folders
 
 
 def submit(

@@ -8,13 +8,14 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from common import backbones
+from common.checkpoints import is_pickle
 from common.errors import UserError
 from common.files import sha256
 from common.locks import locked
 from common.weights import Weights
 from detection import convert
 from detection.config import PLACEHOLDER, read_config
-from detection.pickles import CAFFE2, TORCHVISION, is_pickle, read_weights
+from detection.pickles import CAFFE2, TORCHVISION, read_weights
 from launch import pixels
 from launch.awaited import Pretraining, find_pretraining
 from launch.checkpoints import (

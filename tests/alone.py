@@ -17,8 +17,20 @@ ALONE = World(0, 1, 0, 1, torch.device("cpu"))
 def run_in(folder: Path, world: World = ALONE) -> Run:
     """The next incarnation of a run that nobody interrupts."""
     folder.mkdir(parents=True, exist_ok=True)
-    mine = incarnations.begin(folder) if world.is_main else Incarnation(folder)
-    return Run(folder, world, mine, Notice())
+    return Run(folder, world, begin(folder, world), Notice())
+
+
+def begin(folder: Path, world: World) -> Incarnation:
+    """The next incarnation in the main process; elsewhere one that is never the newest."""
+    return incarnations.begin(folder) if world.is_main else Incarnation(folder, 1, "not ours")
+
+
+def incarnation(folder: Path, number: int = 1) -> Incarnation:
+    """One of the copies of a run's job; of a run that is started so often, if need be."""
+    while incarnations.count(folder) < number:
+        incarnations.begin(folder)
+    mark = folder / incarnations.FOLDER / f"{number:04d}.json"
+    return Incarnation(folder, number, mark.read_text())
 
 
 class Ended(BaseException):

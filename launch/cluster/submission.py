@@ -98,6 +98,7 @@ def _record(jobs: Sequence[Job], handles: Sequence[Any], cluster: str, after: st
         for job, handle in zip(jobs, handles, strict=True):
             files = str(handle.paths.folder)
             record = Record(cluster, handle.job_id, handle.num_tasks, files, now, after, typed)
+            runs.claim(job.folder, job.config.identity())  # long before the job itself does
             record.write(job.folder)
     except BaseException:
         for handle in handles:

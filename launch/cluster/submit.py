@@ -37,8 +37,8 @@ def launch(
         resources: of each job.
         fresh: whether to delete what earlier runs left.
         after: the Slurm job that must succeed first; "" for none. Elsewhere it has, by now.
-        skip_live: whether to leave alone a run that Slurm already has, and say so; otherwise it is
-            refused, unless it is to be followed. Default: if there are several jobs.
+        skip_live: whether to leave alone a run that a live job has, and say so; otherwise it is
+            refused, unless it is Slurm's and to be followed. Default: if there are several jobs.
 
     Returns:
         The runs that Slurm has been given, now or before.
@@ -61,7 +61,7 @@ def launch(
         check_controller()
         skips = len(jobs) > 1 if skip_live is None else skip_live
         with alone(todo[0].output_dir):
-            return _launch_on_slurm(todo, resources, fresh, after, skips or resources.wait)
+            return _launch_on_slurm(todo, resources, fresh, after, skips)
     _refuse(_live(_on_slurm(todo)))
     for job in todo:
         print(f"run folder: {job.folder}", flush=True)
@@ -124,19 +124,29 @@ def _refuse(live: Known, hint: str = "") -> None:
         )
 
 
-def _refuse_held(jobs: Sequence[Job], known: Known) -> None:
-    """Raise for a run that a job outside Slurm has: one on this machine, or under torchrun.
+def _held_elsewhere(job: Job, known: Known) -> bool:
+    """Whether a job outside Slurm has the run: one on this machine, or under torchrun.
 
     A job on Slurm holds its run as well, and Slurm may have forgotten one that is running.
     """
-    for job in jobs:
-        _, state = known.get(job.folder, (None, None))
-        ended = state is None or not (state.live or state.name == slurm.UNKNOWN)
-        if ended and is_held(job.folder):
-            raise UserError(
-                f"{job.folder} is in use by a job that is running; wait for it, end it, or choose "
-                "another --name."
-            )
+    _, state = known.get(job.folder, (None, None))
+    ended = state is None or not (state.live or state.name == slurm.UNKNOWN)
+    return ended and is_held(job.folder)
+
+
+def _without_held(jobs: Sequence[Job], known: Known, skip_live: bool) -> list[Job]:
+    """``jobs`` but for those that a job outside Slurm has, which are named.
+
+    Raises:
+        UserError: for such a run, unless it is to be left alone.
+    """
+    held = [job for job in jobs if _held_elsewhere(job, known)]
+    for job in held:
+        said = f"{job.folder} is in use by a job that is running"
+        if not skip_live:
+            raise UserError(f"{said}; wait for it, end it, or choose another --name.")
+        print(f"left alone: {said}", flush=True)
+    return [job for job in jobs if job not in held]
 
 
 def _launch_on_slurm(
@@ -144,10 +154,12 @@ def _launch_on_slurm(
 ) -> list[Submitted]:
     known = _on_slurm(todo)
     live = _live(known)
-    if fresh or not skip_live:
+    if fresh or not (skip_live or resources.wait):
         _refuse(live, "" if fresh else "add --wait to follow it, ")
     if not fresh:  # which asks for itself
-        _refuse_held(todo, known)
+        for job in todo:  # again, now that nobody else submits
+            runs.check_same(job.folder, job.config.identity())
+        todo = _without_held(todo, known, skip_live)
     handles = {}
     for folder, (record, state) in live.items():
         handles[folder] = attach(record, folder)

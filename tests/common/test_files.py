@@ -11,6 +11,7 @@ import pytest
 
 from common.errors import UserError
 from common.files import atomic_write, check_output, check_writable, sha256
+from tests.folders import forbidden
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -58,6 +59,19 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
         check_writable(tmp_path / "runs" / "transfer" / "name")
     check_writable(tmp_path / "new" / "transfer" / "name")
     assert os.listdir(tmp_path) == ["runs"]
+
+
+def test_a_folder_that_shows_nobody_what_is_in_it_is_named(tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    with (
+        forbidden(ours),
+        pytest.raises(UserError, match=r"cannot write the run folder \S*/ours/x: no permission in"),
+    ):
+        check_writable(ours / "x")
+    with forbidden(ours):
+        check_output(ours / "x.pkl")  # the attempt to write says what is wrong
+    assert os.listdir(ours) == []
 
 
 def test_what_is_in_the_place_of_an_output_is_named(tmp_path: Path) -> None:

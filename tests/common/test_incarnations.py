@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from common import incarnations, runs
-from common.incarnations import Incarnation
 
 
 def test_starts_are_counted_and_an_older_one_sees_the_newer(tmp_path: Path) -> None:
@@ -75,11 +74,3 @@ def test_a_run_begun_afresh_is_told_from_an_old_copy_of_the_same_number(tmp_path
     assert new.is_newest and not old.is_newest
     (tmp_path / "incarnations" / "0001.json").write_text('{"id": "')  # half-written yet
     assert not old.is_newest
-
-
-def test_for_who_began_nothing_any_file_of_its_number_will_do(tmp_path: Path) -> None:
-    assert not Incarnation(tmp_path).is_newest
-    incarnations.begin(tmp_path)
-    assert Incarnation(tmp_path).is_newest
-    incarnations.begin(tmp_path)
-    assert not Incarnation(tmp_path).is_newest and Incarnation(tmp_path, 2).is_newest

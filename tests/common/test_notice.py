@@ -17,10 +17,9 @@ import torch.distributed as dist
 from common import incarnations, notice
 from common.distributed import World
 from common.errors import UserError
-from common.incarnations import Incarnation
 from common.notice import Notice, listening
 from common.series import Series
-from tests.alone import ALONE
+from tests.alone import ALONE, begin
 from tests.processes import in_processes
 
 
@@ -191,7 +190,7 @@ def _steps(world: World, folder: Path, signum: int) -> None:
     saved: list[int] = []
     try:
         with listening() as told, told.training():
-            told.join(world, incarnations.begin(folder) if world.is_main else Incarnation(folder))
+            told.join(world, begin(folder, world))
             for step in range(9):
                 time.sleep(0.01 * world.rank)
                 if (step, world.rank) == (5, 1):
@@ -220,7 +219,7 @@ def _last_step(world: World, folder: Path) -> None:
     _as_on_slurm(patch)
     try:
         with listening() as told:
-            told.join(world, incarnations.begin(folder) if world.is_main else Incarnation(folder))
+            told.join(world, begin(folder, world))
             with told.training():
                 for step in range(3):
                     if step == 2:
@@ -240,7 +239,7 @@ def _evaluation(world: World, folder: Path) -> None:
     count = torch.ones(())
     try:
         with listening() as told:
-            told.join(world, incarnations.begin(folder) if world.is_main else Incarnation(folder))
+            told.join(world, begin(folder, world))
             if world.is_main:
                 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR2)).start()
             else:

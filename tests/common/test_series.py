@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from common import checkpoints, incarnations
 from common.distributed import World
 from common.errors import UserError
-from common.incarnations import Incarnation
 from common.series import KEPT, Series
-from tests.alone import ALONE
+from tests.alone import ALONE, incarnation
 from tests.processes import in_processes
 
 
-def series(folder: Path, incarnation: int = 1) -> Series:
+def series(folder: Path, number: int = 1) -> Series:
     """Of a run that was started so often."""
-    while incarnations.count(folder) < incarnation:
-        incarnations.begin(folder)
-    return Series(Incarnation(folder, incarnation), "checkpoint", ".pth.tar")
+    return Series(incarnation(folder, number), "checkpoint", ".pth.tar")
 
 
 def names(folder: Path) -> list[str]:
@@ -33,8 +30,8 @@ def test_the_highest_incarnation_comes_first_then_the_highest_step(
     tmp_path_factory: pytest.TempPathFactory, written: list[tuple[int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("series")
-    for incarnation, step in written:
-        series(folder)._path(incarnation, step).touch()
+    for number, step in written:
+        series(folder)._path(number, step).touch()
     for other in ("checkpoint.pth.tar", "checkpoint_1_2.pth", ".checkpoint_1_2.pth.tar.x"):
         (folder / other).touch()
     expected = [f"checkpoint_{i:04d}_{s:09d}.pth.tar" for i, s in sorted(written, reverse=True)]

@@ -10,13 +10,11 @@ import torchvision
 from detectron2.modeling import build_model
 from torch import nn
 
-from common import incarnations
 from common.errors import UserError
-from common.incarnations import Incarnation
 from common.series import Series
 from detection.checkpoint import SeriesCheckpointer, backbone_names, require_backbone
 from detection.convert import convert, detectron2_name
-from tests.alone import ALONE
+from tests.alone import ALONE, incarnation
 from tests.detection.helpers import config, shape_state
 
 
@@ -36,9 +34,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def series(folder: Path) -> Series:
     """Of the first job in the folder."""
-    if not incarnations.count(folder):
-        incarnations.begin(folder)
-    return Series(Incarnation(folder), "model", ".pth")
+    return Series(incarnation(folder), "model", ".pth")
 
 
 def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from common.checkpoints import is_pickle
 from common.errors import UserError
 from detection import convert
-from detection.pickles import Pickled, is_pickle, read_weights
+from detection.pickles import Pickled, read_weights
 from tests.common.test_checkpoints import Malicious
 from tests.detection.helpers import (
     LEWEL_PREFIX,

@@ -118,6 +118,20 @@ def test_no_two_runs_wait_in_one_folder_whatever_their_name(
     assert "already submitted: job 101" in capsys.readouterr().out
 
 
+def test_an_edited_config_waits_in_another_folder_than_before(
+    tmp_path: Path, pending: Path, fake_slurm: FakeSlurm
+) -> None:
+    config = tmp_path / "mine.yaml"
+    folders = []
+    for lr in ("0.1", "0.2"):
+        config.write_text(f"_BASE_: {CONFIGS}/demo_R_18_FPN.yaml\nSOLVER:\n  BASE_LR: {lr}\n")
+        command = dataclasses.replace(
+            sweep(tmp_path, pending), config=(config,), resources=Resources(gpus_per_node=0)
+        )
+        folders += launch.transfer.start(command)
+    assert [record.job_id for record in map(Record.read, folders) if record] == ["101", "102"]
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_name_that_has_become_another_runs_is_refused_once_the_weights_are_there(
     tmp_path: Path, pending: Path, finished: bool

@@ -1,5 +1,6 @@
 """A mistake in linear or semi-supervised evaluation: one sentence before any job, no file."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ BOTH = [
     ("--data demo --weights cut.pth", r"cut\.pth is not a readable PyTorch checkpoint"),
     ("--data demo --weights bare.pth", r"bare\.pth does not tell .*add --label METHOD"),
     ("--data demo --weights R-50.pkl", r"R-50\.pkl is in Detectron2's format"),
+    ("--data demo --weights R-50.pth", r"R-50\.pth is in Detectron2's format"),
     ("--data demo --weights none --backbone vgg16", r"--backbone vgg16 is not a ResNet"),
     (
         "--data demo --weights bare.pth --label x --backbone resnet50",
@@ -64,7 +66,8 @@ def somewhere(tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch) 
     torch.save(torchvision.models.resnet18().state_dict(), "bare.pth")
     data = Path("bare.pth").read_bytes()
     Path("cut.pth").write_bytes(data[: len(data) // 2])
-    Path("R-50.pkl").write_bytes(b"")
+    Path("R-50.pkl").write_bytes(pickle.dumps({"model": {}}))
+    Path("R-50.pth").write_bytes(pickle.dumps({"model": {}}))
     Path("blocked").write_text("")
     Path("other.txt").write_text("n01440764_10026.JPEG\n")
     images = demo_root / "imagenet" / "train"

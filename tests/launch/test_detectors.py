@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from common.errors import UserError
 from detection.config import TransferConfig
@@ -134,6 +135,14 @@ def test_a_checkpoint_of_a_pretraining_is_no_detector(tmp_path: Path, demo_root:
     assert status == 2 and error.count("\n") == 1
     assert "checkpoint.pth.tar is no detector" in error and "model_final.pth" in error
     assert os.listdir(tmp_path) == ["checkpoint.pth.tar"]
+
+
+def test_a_detector_that_detectron2_does_not_load_is_refused(tmp_path: Path) -> None:
+    save_file({"backbone.w": torch.zeros(2)}, tmp_path / "model.safetensors")
+    detector(tmp_path).rename(tmp_path / "model.pyth")
+    for name in ("model.safetensors", "model.pyth"):
+        with pytest.raises(UserError, match=rf"{name} is of a kind that .* ends in \.pth\.$"):
+            find_detector(str(tmp_path / name), None)
 
 
 def test_a_detector_of_the_wrong_name_is_told_what_to_do(tmp_path: Path) -> None:

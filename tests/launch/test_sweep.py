@@ -45,6 +45,21 @@ def command(folder: Path, **changes: object) -> launch.transfer.Command:
     return launch.transfer.Command(**options | changes)  # type: ignore[arg-type]
 
 
+def test_a_config_may_be_gone_once_its_job_has_run(
+    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f'_BASE_: "{CONFIG}"\n')
+
+    def work(jobs: Sequence[Job], *_: object, **__: object) -> list[Submitted]:
+        config.unlink()
+        return []
+
+    monkeypatch.setattr(launch.transfer, "launch", work)
+    (folder,) = launch.transfer.start(command(tmp_path, config=(config,)))
+    assert folder.name.startswith("mine-")
+
+
 def test_every_combination_is_a_run(
     tmp_path: Path, demo_root: Path, capsys: pytest.CaptureFixture
 ) -> None:

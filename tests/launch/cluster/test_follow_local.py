@@ -20,12 +20,13 @@ from launch.cluster.outcome import error_of
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
 from launch.cluster.submission import start_here
+from tests.launch.cluster.submissions import Config
 
 ROOT = Path(runs.__file__).parents[1]
 
 
 def job_in(folder: Path) -> Job:
-    return Job(print, None, folder / "run", folder, steps=10)
+    return Job(print, Config(), folder / "run", folder, steps=10)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What a run's live job means to a command that is typed again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from common import locks, runs
 from common.errors import UserError
 from launch.cluster import follow as following
+from launch.cluster import submit as submitting
 from launch.cluster.follow import follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
@@ -74,6 +77,51 @@ def test_a_run_that_a_job_outside_slurm_has_is_refused(
     fake_slurm.say("queue")  # forgotten, where there are no accounts
     assert start([one], CPUS) == {one.folder: "101"}
     lock.release()
+
+
+def test_a_sweep_leaves_alone_what_a_job_outside_slurm_has(
+    tmp_path: Path, fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [job(tmp_path, seed) for seed in range(3)]
+    jobs[1].folder.mkdir(parents=True)
+    lock = locks.take(jobs[1].folder / runs.LOCK)
+    assert lock is not None
+    assert start(jobs, CPUS) == {jobs[0].folder: "101_0", jobs[2].folder: "101_1"}
+    said = f"left alone: {jobs[1].folder} is in use by a job that is running\n"
+    assert said in capsys.readouterr().out and Record.read(jobs[1].folder) is None
+    with pytest.raises(UserError, match="s1 is in use by a job that is running; wait"):
+        start(jobs[1:2], replace(CPUS, wait=True))  # which could not follow it
+    lock.release()
+
+
+def test_a_pending_run_is_not_taken_for_another_of_its_folder(
+    tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    one = job(tmp_path)
+    start([one], CPUS)
+    fake_slurm.say("queue", "101|PENDING|Priority\n")
+    before = files(tmp_path)
+    other = replace(one, config=replace(one.config, seed=5))
+    for options in ({"skip_live": True}, {"resources": replace(CPUS, wait=True)}):
+        with pytest.raises(UserError, match=r"s0 holds another run: seed \(0 there, 5 now\); use"):
+            start([other], **{"resources": CPUS, **options})
+    assert files(tmp_path) == before and not fake_slurm.read("102.sh")
+
+
+def test_a_run_that_became_anothers_while_this_command_waited_is_refused(
+    tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = job(tmp_path)
+
+    @contextmanager
+    def alone(output_dir: Path) -> Iterator[None]:
+        runs.claim(one.folder, {"seed": 5})
+        yield
+
+    monkeypatch.setattr(submitting, "alone", alone)
+    with pytest.raises(UserError, match=r"s0 holds another run: seed \(5 there, 0 now\); use"):
+        start([one], CPUS)
+    assert not fake_slurm.read("101.sh")
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "local"])
