@@ -59,9 +59,16 @@ def check_same(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
         UserError: naming the fields that differ.
     """
-    if not (folder / IDENTITY).exists():
-        return
-    saved = json.loads((folder / IDENTITY).read_text())
+    if (folder / IDENTITY).exists():
+        require_same(folder, json.loads((folder / IDENTITY).read_text()), identity)
+
+
+def require_same(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise if the run that ``folder`` is said to hold is another one.
+
+    Raises:
+        UserError: naming the fields that differ.
+    """
     now = json.loads(json.dumps(identity))
     differing = [
         f"{name} ({saved.get(name)!r} there, {now.get(name)!r} now)"

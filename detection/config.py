@@ -1,6 +1,7 @@
 """A transfer job's configuration, and the Detectron2 config that it stands for."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def read_config(path: str) -> Any:
     Raises:
         UserError: if there is no such file, or it is no Detectron2 config.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"--config {path}: no such file; the published jobs are in det_configs/.")
     cfg = get_cfg()
     try:

@@ -1,11 +1,12 @@
 """Jobs that start from what a pre-training run will leave, submitted before it is finished.
 
 The name of a run tells the weights' SHA-256, which nobody knows before they are there. So such a
-job has its own folder, ``runs/awaiting/<kind>-<name>-<hash>/``, until it starts; then it is the
-run that the same command, given the finished run, would have been.
+job has its own folder, ``runs/awaiting/<kind>-<name>/``, until it starts; then it is the run that
+the same command, given the finished run, would have been.
 """
 
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def find_pretraining(wanted: str) -> Pretraining | None:
         UserError: if it is no such run, or is not finished and no job on Slurm has it.
     """
     folder = Path(wanted).expanduser().resolve()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path's own raises inside a folder that is not ours
         return None
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -122,26 +123,23 @@ class Awaited(ABC):
     def prepare(self) -> Job:
         """The run, from weights that are there."""
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Nothing: the folder is no other's, and the run that it becomes has one."""
-        return {}
+        """That run's, with a placeholder for the weights."""
 
 
-def waiting_folder(run: RunOptions, kind: str, name: str, identity: dict[str, Any]) -> Path:
-    """The folder of a job that waits, each run's its own, whatever its name.
+def waiting_folder(run: RunOptions, kind: str, name: str) -> Path:
+    """The folder of a job that waits; two that will need one run folder have one here as well.
 
     Args:
         run: the options of the run that it becomes.
         kind: of that run.
-        name: that run's, but for ``--name``.
-        identity: that run's; like the name, with a placeholder for the weights.
+        name: that run's, but for ``--name``, with a placeholder for the weights.
 
     Raises:
         UserError: if it could not be written.
     """
-    name = f"{run.name}-{kind}" if run.name else f"{kind}-{name}"
-    name = f"{name}-{runs.short_hash(identity)}"
-    return replace(run, name=None).folder(AWAITING, name)
+    return replace(run, name=None).folder(AWAITING, f"{kind}-{run.name or name}")
 
 
 def start_awaited(config: Awaited, folder: Path) -> None:
@@ -158,7 +156,7 @@ def start_awaited(config: Awaited, folder: Path) -> None:
         record = Record.read(folder)
         if record is not None and not runs.is_finished(job.folder):
             runs.require_free(job.folder)
-            record.write(job.folder)
+            replace(record, identity=job.config.identity()).write(job.folder)
         started = {"run": str(job.folder), "job": record.job_id if record is not None else ""}
         write_json(folder / STARTED, started)
         print(f"run folder: {job.folder}", flush=True)

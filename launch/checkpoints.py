@@ -1,5 +1,6 @@
 """Which checkpoint ``--weights`` means, and what is in it; for every command that has it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +38,16 @@ def local_file(wanted: str) -> Path:
     """The absolute path of a file.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or it may not be read.
     """
     path = Path(wanted).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"--weights {wanted}: no such file; give a checkpoint, or 'none' for a "
             "random initialisation."
         )
+    if not os.access(path, os.R_OK):
+        raise UserError(f"--weights {wanted} may not be read by you; ask its owner for a copy.")
     return path.resolve()
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.backbones import ARCHITECTURES
 from common.checkpoints import is_pickle
@@ -105,11 +106,17 @@ class AwaitedClassifier(Awaited):
         protocol: with the device that was asked for.
         source: the checkpoint that will be there.
         run: where its folder will be.
+        expected: identity of the run, with a placeholder for the weights.
     """
 
     protocol: LinearConfig | SemiConfig
     source: WeightOptions
     run: RunOptions
+    expected: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """The run's, with a placeholder for the weights."""
+        return self.expected
 
     def prepare(self) -> Job:
         """The run, from weights that are there."""
@@ -156,9 +163,9 @@ def plan(
     if awaited is not None:
         source = dataclasses.replace(source, weights=str(awaited.checkpoint))
         waiting = AwaitedClassifier(
-            protocol, source, dataclasses.replace(run, output_dir=output_dir)
+            protocol, source, dataclasses.replace(run, output_dir=output_dir), config.identity()
         )
-        folder = waiting_folder(run, config.kind, config.run_name(), config.identity())
+        folder = waiting_folder(run, config.kind, config.run_name())
         job = Job(start_awaited, waiting, folder, output_dir, steps)
     lines = f"{line}\ntraining images: {images} ({splits.subset})"
     return Planned(job, lines, awaited.job_id if awaited else "")

@@ -1,7 +1,9 @@
 """The runs of a transfer command: what each is told, where it starts from, and its job."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from detection.config import TransferConfig
 from detection.evaluation import kind_of
@@ -37,7 +39,7 @@ class Member:
         checkpoint = str(self.source.awaited.checkpoint)
         run = replace(run, output_dir=output_dir)
         waiting = AwaitedTransfer(self.config.config, self.config, checkpoint, self.label, run)
-        folder = waiting_folder(run, kind, name, self.config.identity())
+        folder = waiting_folder(run, kind, name)
         return Job(start_awaited, waiting, folder, output_dir, steps)
 
 
@@ -59,6 +61,10 @@ class AwaitedTransfer(Awaited):
     label: str | None
     run: RunOptions
 
+    def identity(self) -> dict[str, Any]:
+        """The run's, with a placeholder for the weights."""
+        return replace(self.transfer, config=self.config).identity()
+
     def prepare(self) -> Job:
         """The run, from weights that are there; converts them."""
         source = find_weights(self.checkpoint, self.config, self.label, self.run.output_dir)
@@ -75,4 +81,4 @@ def located(config: Path, folder: Path) -> Path:
     """
     ours = folder / f"{config.name.removesuffix('.yaml')}.yaml"
     bare = str(config.parent) in (".", folder.name)
-    return (ours if bare and not config.exists() and ours.exists() else config).resolve()
+    return (ours if bare and not os.path.exists(config) and ours.exists() else config).resolve()

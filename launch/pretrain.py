@@ -15,6 +15,7 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from rich.console import Console
 from rich.table import Table
 
+from common import runs
 from common.distributed import check_divides
 from common.errors import UserError, command
 from common.files import write_json
@@ -75,6 +76,10 @@ def run(arguments: list[str] | None = None) -> Path | None:
         if submitted:
             # It may be long before the job itself says so.
             write_json(folder / "config.json", dataclasses.asdict(config))
+        elif resolve_cluster(options.resources) == "slurm" and not runs.is_finished(folder):
+            raise UserError(
+                "--then waits for jobs of Slurm alone; start it once that run has ended."
+            )
         try:
             following()
         except UserError as error:

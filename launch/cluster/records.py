@@ -1,8 +1,9 @@
 """Who was given a run: ``job.json`` in its run folder, for whoever asks later how it goes."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from common.files import write_json
 
@@ -21,6 +22,8 @@ class Record:
         submitted: when, in UTC, ISO 8601 to the second.
         after: the Slurm job that must succeed first, empty for none.
         command: what was typed.
+        identity: what makes the run this one, which it is as long as the job is alive; empty where
+            that is not known.
     """
 
     cluster: str
@@ -30,6 +33,7 @@ class Record:
     submitted: str
     after: str = ""
     command: str = ""
+    identity: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Say in a run folder that it is this job's, atomically."""
@@ -40,10 +44,11 @@ class Record:
         """The record in a run folder; None if there is none that can be read."""
         try:
             saved = json.loads((folder / RECORD).read_text())
-            known = {field.name for field in fields(cls)}  # a newer version may know more
+            known = {one.name for one in fields(cls)}  # a newer version may know more
             record = cls(**{name: value for name, value in saved.items() if name in known})
         except (OSError, ValueError, TypeError, AttributeError):
             return None
-        texts = (value for name, value in asdict(record).items() if name != "tasks")
-        sound = isinstance(record.tasks, int) and all(isinstance(text, str) for text in texts)
+        kinds = {"tasks": int, "identity": dict}
+        values = asdict(record).items()
+        sound = all(isinstance(value, kinds.get(name, str)) for name, value in values)
         return record if sound else None

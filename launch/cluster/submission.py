@@ -32,9 +32,10 @@ def start_here(job: Job, resources: Resources) -> Any:
     files = job.folder / "submitit" / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-%j"
     executor = local_executor(job.folder.name, files, resources)
     try:
+        identity = job.config.identity()
         with job_environment(ROOT):
             handle = executor.submit(job)
-        _record([job], [handle], "local")
+        _record([job], [handle], [identity], "local")
     except OSError as error:
         raise runs.unwritable(job.folder, error) from error
     return handle
@@ -67,6 +68,7 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
             calls = [
                 replace(frozen_config(job), max_requeues=resources.max_requeues) for job in jobs
             ]
+            identities = [call.config.identity() for call in calls]  # before their jobs are there
             # What sbatch says is in the error; submitit prints it as well.
             with job_environment(code), redirect_stderr(io.StringIO()):
                 if len(calls) == 1:
@@ -74,7 +76,7 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
                 else:
                     with executor.batch():
                         handles = [executor.submit(call) for call in calls]
-            _record(jobs, handles, "slurm", after)
+            _record(jobs, handles, identities, "slurm", after)
             return handles
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(
@@ -90,16 +92,20 @@ def _sentence(said: str) -> str:
     return "; ".join(filter(None, lines))
 
 
-def _record(jobs: Sequence[Job], handles: Sequence[Any], cluster: str, after: str = "") -> None:
+def _record(
+    jobs: Sequence[Job],
+    handles: Sequence[Any],
+    identities: Sequence[dict[str, Any]],
+    cluster: str,
+    after: str = "",
+) -> None:
     """Say in each run folder whose it is; if that fails, the jobs are ended."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     typed = shlex.join(["python", *sys.argv])
     try:
-        for job, handle in zip(jobs, handles, strict=True):
-            files = str(handle.paths.folder)
-            record = Record(cluster, handle.job_id, handle.num_tasks, files, now, after, typed)
-            runs.claim(job.folder, job.config.identity())  # long before the job itself does
-            record.write(job.folder)
+        for job, handle, identity in zip(jobs, handles, identities, strict=True):
+            told = (cluster, handle.job_id, handle.num_tasks, str(handle.paths.folder))
+            Record(*told, now, after, typed, identity).write(job.folder)
     except BaseException:
         for handle in handles:
             handle.cancel(check=False)

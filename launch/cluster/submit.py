@@ -38,7 +38,8 @@ def launch(
         fresh: whether to delete what earlier runs left.
         after: the Slurm job that must succeed first; "" for none. Elsewhere it has, by now.
         skip_live: whether to leave alone a run that a live job has, and say so; otherwise it is
-            refused, unless it is Slurm's and to be followed. Default: if there are several jobs.
+            refused. One to be followed is refused if the job is not Slurm's. Default: if there
+            are several jobs.
 
     Returns:
         The runs that Slurm has been given, now or before.
@@ -157,9 +158,10 @@ def _launch_on_slurm(
     if fresh or not (skip_live or resources.wait):
         _refuse(live, "" if fresh else "add --wait to follow it, ")
     if not fresh:  # which asks for itself
-        for job in todo:  # again, now that nobody else submits
-            runs.check_same(job.folder, job.config.identity())
-        todo = _without_held(todo, known, skip_live)
+        for job in (job for job in todo if job.folder in live):
+            record, _ = live[job.folder]
+            runs.require_same(job.folder, record.identity, job.config.identity())
+        todo = _without_held(todo, known, skip_live and not resources.wait)
     handles = {}
     for folder, (record, state) in live.items():
         handles[folder] = attach(record, folder)

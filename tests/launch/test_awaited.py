@@ -11,10 +11,11 @@ import pytest
 import launch.classify
 import launch.pretrain
 import launch.transfer
-from common import runs
+from common import locks, runs
 from common.errors import UserError
 from common.files import sha256, write_json
 from launch.awaited import find_pretraining, start_awaited
+from launch.checkpoints import local_file
 from launch.classify import WeightOptions
 from launch.cluster import follow as following
 from launch.cluster import slurm
@@ -24,6 +25,7 @@ from launch.cluster.slurm import State
 from launch.options import Resources, RunOptions
 from pretrain.config import PretrainConfig
 from pretrain.evaluation.config import LinearConfig
+from tests.folders import forbidden
 from tests.launch.cluster.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
@@ -98,38 +100,51 @@ def test_a_linear_evaluation_waits_too(
     assert ran[0].folder.parent == tmp_path / "runs" / "linear"
 
 
-def test_no_two_runs_wait_in_one_folder_whatever_their_name(
+def test_no_two_runs_wait_under_one_name(
     tmp_path: Path, pending: Path, fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunOptions("x", tmp_path)
     cpus = Resources(gpus_per_node=0)
     command = dataclasses.replace(sweep(tmp_path, pending), run=run, resources=cpus)
     one = launch.transfer.start(command)
-    other = launch.transfer.start(dataclasses.replace(command, lr=(0.5,)))
     protocol = LinearConfig(data="demo", batch_size=8, epochs=1)
-    third = launch.classify.start(protocol, WeightOptions(str(pending)), run, cpus)
-    folders = [*one, *other, third]
-    assert [folder.parent.name for folder in folders] == ["awaiting"] * 3
-    names = [folder.name.rpartition("-")[0] for folder in folders]
-    assert names == ["x-transfer", "x-transfer", "x-linear"]
-    assert len(set(folders)) == 3 and "already" not in capsys.readouterr().out
-    assert [job.job_id for job in map(Record.read, folders) if job] == ["101", "102", "103"]
+    other = launch.classify.start(protocol, WeightOptions(str(pending)), run, cpus)
+    folders = [*one, other]
+    assert [folder.name for folder in folders] == ["transfer-x", "linear-x"]
+    assert [job.job_id for job in map(Record.read, folders) if job] == ["101", "102"]
+    fake_slurm.say("queue", "101|PENDING|Dependency\n102|PENDING|Dependency\n")
+    capsys.readouterr()
+    with pytest.raises(
+        UserError, match=r"transfer-x holds another run: lr \(0\.02 there, 0\.5 now"
+    ):
+        launch.transfer.start(dataclasses.replace(command, lr=(0.5,)))
+    with pytest.raises(UserError, match=r"linear-x holds another run: epochs \(1 there, 2 now"):
+        longer = dataclasses.replace(protocol, epochs=2)
+        launch.classify.start(longer, WeightOptions(str(pending)), run, cpus)
     assert launch.transfer.start(command) == one  # nothing new: the same command
     assert "already submitted: job 101" in capsys.readouterr().out
 
 
-def test_an_edited_config_waits_in_another_folder_than_before(
+def test_an_edited_config_is_not_taken_for_the_one_that_waits(
     tmp_path: Path, pending: Path, fake_slurm: FakeSlurm
 ) -> None:
     config = tmp_path / "mine.yaml"
-    folders = []
-    for lr in ("0.1", "0.2"):
-        config.write_text(f"_BASE_: {CONFIGS}/demo_R_18_FPN.yaml\nSOLVER:\n  BASE_LR: {lr}\n")
-        command = dataclasses.replace(
-            sweep(tmp_path, pending), config=(config,), resources=Resources(gpus_per_node=0)
+    command = dataclasses.replace(
+        sweep(tmp_path, pending), config=(config,), resources=Resources(gpus_per_node=0)
+    )
+    for iterations in (9, 9, 10):
+        config.write_text(
+            f"_BASE_: {CONFIGS}/demo_R_18_FPN.yaml\nSOLVER: {{MAX_ITER: {iterations}}}\n"
         )
-        folders += launch.transfer.start(command)
-    assert [record.job_id for record in map(Record.read, folders) if record] == ["101", "102"]
+        if iterations == 9:
+            (folder,) = launch.transfer.start(command)
+            continue
+        with pytest.raises(
+            UserError, match=r"/transfer-mine-\S* holds another run: config_hash \("
+        ):
+            launch.transfer.start(command)
+    record = Record.read(folder)
+    assert record is not None and record.job_id == "101" and not fake_slurm.read("102.sh")
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -151,6 +166,30 @@ def test_a_name_that_has_become_another_runs_is_refused_once_the_weights_are_the
     with pytest.raises(UserError, match=r"runs/transfer/x holds another run: lr \(0.5 there"):
         job()
     assert sorted(other.iterdir()) == before and not (job.folder / STARTED).exists()
+
+
+def test_nothing_follows_a_run_that_a_job_outside_slurm_has(
+    tmp_path: Path, demo_root: Path, fake_slurm: FakeSlurm
+) -> None:
+    folder = tmp_path / "runs" / "pretrain" / "x"
+    folder.mkdir(parents=True)
+    lock = locks.take(folder / runs.LOCK)
+    assert lock is not None
+    words = f"--data demo --backbone resnet18 --batch-size 8 --name x --output-dir {tmp_path}"
+    words += " --cluster slurm --gpus-per-node 0 --then demo_R_18_FPN"
+    with pytest.raises(UserError, match="--then waits for jobs of Slurm alone; start it once that"):
+        launch.pretrain.run(words.split())
+    assert not fake_slurm.read("101.sh")
+    lock.release()
+
+
+def test_weights_in_a_folder_of_somebody_else_are_a_sentence(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "theirs" / "c.pth")
+    weights = str(tmp_path / "theirs" / "c.pth")
+    with forbidden(tmp_path / "theirs"):
+        assert find_pretraining(weights) is None
+        with pytest.raises(UserError, match=r"--weights \S*/theirs/c\.pth: no such file"):
+            local_file(weights)
 
 
 def test_what_is_to_follow_is_checked_before_anything_is_submitted(

@@ -1,7 +1,5 @@
 """What a run's live job means to a command that is typed again."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ import pytest
 from common import locks, runs
 from common.errors import UserError
 from launch.cluster import follow as following
-from launch.cluster import submit as submitting
 from launch.cluster.follow import follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
@@ -108,20 +105,16 @@ def test_a_pending_run_is_not_taken_for_another_of_its_folder(
     assert files(tmp_path) == before and not fake_slurm.read("102.sh")
 
 
-def test_a_run_that_became_anothers_while_this_command_waited_is_refused(
-    tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_cancelled_before_it_began_is_nobodys(
+    tmp_path: Path, fake_slurm: FakeSlurm
 ) -> None:
     one = job(tmp_path)
-
-    @contextmanager
-    def alone(output_dir: Path) -> Iterator[None]:
-        runs.claim(one.folder, {"seed": 5})
-        yield
-
-    monkeypatch.setattr(submitting, "alone", alone)
-    with pytest.raises(UserError, match=r"s0 holds another run: seed \(5 there, 0 now\); use"):
-        start([one], CPUS)
-    assert not fake_slurm.read("101.sh")
+    start([one], CPUS)
+    fake_slurm.say("queue", "101|CANCELLED|None\n")
+    other = replace(one, config=replace(one.config, seed=5))
+    assert start([other], CPUS) == {one.folder: "102"}
+    record = Record.read(one.folder)
+    assert record is not None and record.identity == {"seed": 5}
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "local"])

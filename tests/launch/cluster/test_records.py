@@ -7,7 +7,10 @@ import pytest
 
 from launch.cluster.records import RECORD, Record
 
-RUN = Record("slurm", "123_4", 8, "/scratch/runs/arrays/a/123_4", "2024-05-01T12:00:00+00:00")
+RUN = Record(
+    "slurm", "123_4", 8, "/scratch/runs/arrays/a/123_4", "2024-05-01T12:00:00+00:00",
+    identity={"lr": 0.02, "overrides": ["A", "1"]},
+)  # fmt: skip
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -33,7 +36,9 @@ def test_what_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     assert Record.read(tmp_path) is None
 
 
-@pytest.mark.parametrize("wrong", [{"tasks": "8"}, {"job_id": 123}, {"after": None}])
+@pytest.mark.parametrize(
+    "wrong", [{"tasks": "8"}, {"job_id": 123}, {"after": None}, {"identity": "x"}]
+)
 def test_fields_of_another_type_are_none(tmp_path: Path, wrong: dict[str, object]) -> None:
     RUN.write(tmp_path)
     saved = json.loads((tmp_path / RECORD).read_text())
