@@ -48,7 +48,7 @@ class Command:
             Slurm.
         suite: lewel (the rows of LEWEL's README) or full (every config of det_configs/ but the
             demo's, random and supervised starts too).
-        dry_run: Print the runs, their folders and a lower bound of their GPU hours, and stop.
+        dry_run: Print the runs and a lower bound of detection's GPU hours, and stop.
         label: Name of the pre-training method in the results tables, where the checkpoint does
             not tell.
         batch_size: Images per iteration of the transfer jobs; another than a config's scales it.

@@ -65,6 +65,8 @@ def launch(
             return _launch_on_slurm(todo, resources, fresh, after, skips)
     _refuse(_live(_on_slurm(todo)))
     for job in todo:
+        if not fresh:  # which asks for itself
+            _without_held([job], {}, skip_live=False)
         print(f"run folder: {job.folder}", flush=True)
         with runs.set_aside(job.folder, fresh):
             if cluster == "debug":

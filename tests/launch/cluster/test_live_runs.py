@@ -76,6 +76,20 @@ def test_a_run_that_a_job_outside_slurm_has_is_refused(
     lock.release()
 
 
+def test_a_run_of_a_job_on_this_machine_is_left_as_it_is(tmp_path: Path) -> None:
+    one = job(tmp_path)
+    one.folder.mkdir(parents=True)
+    Record("local", "77", 1, str(one.folder / "submitit"), "").write(one.folder)
+    lock = locks.take(one.folder / runs.LOCK)
+    assert lock is not None
+    before = files(tmp_path)
+    for cluster in ("local", "debug"):
+        with pytest.raises(UserError, match="s0 is in use by a job that is running; wait for it"):
+            start([one], Resources(cluster, gpus_per_node=0))
+    assert files(tmp_path) == before
+    lock.release()
+
+
 def test_a_sweep_leaves_alone_what_a_job_outside_slurm_has(
     tmp_path: Path, fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
