@@ -51,14 +51,24 @@ class Source:
     trained_with: str = ""
 
     def write(self) -> None:
-        """Write the converted weights, once for all jobs that start from them."""
+        """Write the converted weights, once for all jobs that start from them.
+
+        Raises:
+            UserError: if they cannot be written.
+        """
         path = Path(self.weights.path)
         if self.backbone is None or path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
-                convert.write(self.backbone, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_name(f".{path.name}.lock")):
+                if not path.exists():
+                    convert.write(self.backbone, path)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the converted weights {path}: {error.strerror or error}; choose "
+                "another --output-dir."
+            ) from error
 
     def check_fits(self, cfg: Any) -> None:
         """Raise unless a Detectron2 config treats these weights as they were trained.

@@ -30,8 +30,8 @@ def start_here(job: Job, resources: Resources) -> Any:
     """Start a job on this machine; its handle."""
     # Its number is that of a process, and may be that of an earlier job.
     files = job.folder / "submitit" / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-%j"
-    executor = local_executor(job.folder.name, files, resources)
     try:
+        executor = local_executor(job.folder.name, files, resources)
         identity = job.config.identity()
         with job_environment(ROOT):
             handle = executor.submit(job)

@@ -1,5 +1,7 @@
 """What keeps a submission whole: one command at a time, and no Ctrl-C in the middle of it."""
 
+import errno
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +14,7 @@ from common.errors import UserError
 
 LOCK = ".submit.lock"  # in runs/
 PATIENCE_S = 120.0  # for another command, which may be asking a node or waiting for sbatch
+TRIES = 1000  # in /proc, say, no folder can be made, and the system calls that not found
 
 
 @contextmanager
@@ -48,12 +51,13 @@ def alone(output_dir: Path) -> Iterator[None]:
 
 def _take(path: Path, made: list[Path]) -> BaseFileLock | None:
     """The lock; ``made`` becomes the folders that were made for it."""
-    while True:
+    for _ in range(TRIES):
         made[:] = [above for above in path.parents if not above.exists()]
         # Another command, which was refused, deletes the folder that it made.
         with suppress(FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return locks.take(path, PATIENCE_S)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
 
 
 @contextmanager

@@ -203,3 +203,10 @@ def test_finding_writes_nothing_and_write_writes_once(tmp_path: Path) -> None:
     before = written.stat().st_mtime_ns
     source.write()
     assert written.stat().st_mtime_ns == before
+
+
+def test_converted_weights_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "checkpoint.pth.tar")
+    source = find_weights(str(path), DEMO_CONFIG, None, Path("/proc/x"))
+    with pytest.raises(UserError, match=r"cannot write the converted weights /proc/x/\S*: No such"):
+        source.write()

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,14 @@ def test_ctrl_c_is_itself_again_afterwards(tmp_path: Path, fake_slurm: FakeSlurm
     start([job(tmp_path)], CPUS)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_where_no_folder_can_be_made_nobody_tries_for_ever(
+    cluster: Any, fake_slurm: FakeSlurm
+) -> None:
+    with pytest.raises(
+        UserError, match=r"cannot write the run folder /proc/x/runs\S*: No such file"
+    ):
+        start([job(Path("/proc/x"))], replace(CPUS, cluster=cluster))
+    assert not fake_slurm.read("101.sh")
