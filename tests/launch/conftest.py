@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from launch.cluster import follow as following
 from launch.cluster.site import PREFIX
 from tests.launch.cluster.fake_slurm import FakeSlurm
 
@@ -43,3 +44,16 @@ def fake_slurm(
     monkeypatch.setenv("PATH", f"{slurm.folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("SLURM_CONF", raising=False)
     return slurm
+
+
+@pytest.fixture
+def followed(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Each job that was followed, and the last that had been submitted by then."""
+    seen: list[tuple[str, str]] = []
+
+    def follow(handle: Any, *_: object, **__: object) -> bool:
+        seen.append((handle.job_id, fake_slurm.read("last").strip()))
+        return True
+
+    monkeypatch.setattr(following, "follow", follow)
+    return seen

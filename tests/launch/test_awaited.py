@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import pytest
 import launch.classify
 import launch.pretrain
 import launch.transfer
-from common import locks, runs
+from common import runs
 from common.errors import UserError
 from common.files import sha256, write_json
 from launch.awaited import find_pretraining, start_awaited
-from launch.checkpoints import local_file
 from launch.classify import WeightOptions
-from launch.cluster import follow as following
 from launch.cluster import slurm
 from launch.cluster.jobs import STARTED, Job, followers
 from launch.cluster.records import Record
@@ -25,7 +22,6 @@ from launch.cluster.slurm import State
 from launch.options import Resources, RunOptions
 from pretrain.config import PretrainConfig
 from pretrain.evaluation.config import LinearConfig
-from tests.folders import forbidden
 from tests.launch.cluster.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
@@ -168,45 +164,6 @@ def test_a_name_that_has_become_another_runs_is_refused_once_the_weights_are_the
     assert sorted(other.iterdir()) == before and not (job.folder / STARTED).exists()
 
 
-def test_nothing_follows_a_run_that_a_job_outside_slurm_has(
-    tmp_path: Path, demo_root: Path, fake_slurm: FakeSlurm
-) -> None:
-    folder = tmp_path / "runs" / "pretrain" / "x"
-    folder.mkdir(parents=True)
-    lock = locks.take(folder / runs.LOCK)
-    assert lock is not None
-    words = f"--data demo --backbone resnet18 --batch-size 8 --name x --output-dir {tmp_path}"
-    words += " --cluster slurm --gpus-per-node 0 --then demo_R_18_FPN"
-    with pytest.raises(UserError, match="--then waits for jobs of Slurm alone; start it once that"):
-        launch.pretrain.run(words.split())
-    assert not fake_slurm.read("101.sh")
-    lock.release()
-
-
-def test_weights_in_a_folder_of_somebody_else_are_a_sentence(tmp_path: Path) -> None:
-    checkpoint(tmp_path / "theirs" / "c.pth")
-    weights = str(tmp_path / "theirs" / "c.pth")
-    with forbidden(tmp_path / "theirs"):
-        assert find_pretraining(weights) is None
-        with pytest.raises(UserError, match=r"--weights \S*/theirs/c\.pth: no such file"):
-            local_file(weights)
-
-
-def test_what_is_to_follow_is_checked_before_anything_is_submitted(
-    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch.pretrain, "launch", None)  # calling it fails
-    words = f"--data demo --batch-size 8 --cluster debug --output-dir {tmp_path} --then"
-    for config, message in (
-        ("coco_R_50_C4_1x", r"INPUT.FORMAT is BGR in the config, but .*resnet50"),
-        ("demo_R_18_FPN", r"MODEL.RESNETS.DEPTH is 18 in the config"),
-        ("nothing.yaml", r"--then nothing\.yaml: no such config"),
-    ):
-        with pytest.raises(UserError, match=message):
-            launch.pretrain.run([*words.split(), config])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_elsewhere_than_on_slurm_nobody_waits(tmp_path: Path, pending: Path) -> None:
     with pytest.raises(UserError, match="Slurm job 12 will leave, and --cluster debug does not"):
         launch.transfer.start(sweep(tmp_path, pending))
@@ -222,19 +179,6 @@ def test_that_is_said_before_other_runs_of_the_command_start(
         launch.transfer.start(both)
 
 
-@pytest.fixture
-def followed(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Each job that was followed, and the last that had been submitted by then."""
-    seen: list[tuple[str, str]] = []
-
-    def follow(handle: Any, *_: object, **__: object) -> bool:
-        seen.append((handle.job_id, fake_slurm.read("last").strip()))
-        return True
-
-    monkeypatch.setattr(following, "follow", follow)
-    return seen
-
-
 def test_all_are_submitted_before_any_is_followed(
     tmp_path: Path, pending: Path, followed: list[tuple[str, str]]
 ) -> None:
@@ -245,25 +189,6 @@ def test_all_are_submitted_before_any_is_followed(
     folders = launch.transfer.start(both)
     assert followed == [("101", "102"), ("102", "102")]
     assert [folder.parent.name for folder in folders] == ["transfer", "awaiting"]
-
-
-def test_a_pretraining_that_is_followed_is_not_submitted_again(
-    tmp_path: Path,
-    demo_root: Path,
-    fake_slurm: FakeSlurm,
-    followed: list[tuple[str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def states(ids: Iterable[str]) -> dict[str, State]:
-        """It fails as soon as the job that is to follow it has been submitted."""
-        failed = fake_slurm.read("102.sh")
-        return {i: State("FAILED" if failed else "PENDING") for i in ids}
-
-    monkeypatch.setattr(slurm, "states", states)
-    words = f"--data demo --backbone resnet18 --batch-size 8 --output-dir {tmp_path} --wait"
-    words += " --cluster slurm --gpus-per-node 0 --then demo_R_18_FPN"
-    launch.pretrain.run(words.split())
-    assert followed == [("101", "102")] and not fake_slurm.read("103.sh")
 
 
 def test_a_folder_that_no_job_will_finish_is_refused(

@@ -17,9 +17,12 @@ from common.files import sha256
 from detection import convert
 from detection.config import TransferConfig
 from launch import published
+from launch.awaited import find_pretraining
+from launch.checkpoints import local_file
 from launch.weights import find_weights
 from pretrain.lewel import LEWEL
 from tests.detection.helpers import caffe2_name, shape_state, torchvision_name
+from tests.folders import forbidden
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "det_configs"
 DEMO_CONFIG = str(CONFIGS / "demo_R_18_FPN.yaml")
@@ -210,3 +213,12 @@ def test_converted_weights_that_cannot_be_written_are_a_sentence(tmp_path: Path)
     source = find_weights(str(path), DEMO_CONFIG, None, Path("/proc/x"))
     with pytest.raises(UserError, match=r"cannot write the converted weights /proc/x/\S*: No such"):
         source.write()
+
+
+def test_weights_in_a_folder_of_somebody_else_are_a_sentence(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "theirs" / "c.pth")
+    weights = str(tmp_path / "theirs" / "c.pth")
+    with forbidden(tmp_path / "theirs"):
+        assert find_pretraining(weights) is None
+        with pytest.raises(UserError, match=r"--weights \S*/theirs/c\.pth: no such file"):
+            local_file(weights)
