@@ -19,6 +19,7 @@ from common.weights import Weights
 log = logging.getLogger(__name__)
 
 PLACEHOLDER = "See Instructions"  # MODEL.WEIGHTS of configs for self-supervised backbones
+FLIPS = ("horizontal", "vertical", "none")
 LOW_LR = 0.1  # a --lr below this share of the config's own is marked
 
 # Keys that a run folder, a seed or a sweep depends on have one way in, the option.
@@ -185,6 +186,10 @@ def check_values(cfg: Any, eval_only: bool = False) -> None:
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD", "IMS_PER_BATCH"):
         if cfg.SOLVER[key] < 1:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; it must be at least 1.")
+    if cfg.INPUT.RANDOM_FLIP not in FLIPS:
+        raise UserError(
+            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP}; choose one of {', '.join(FLIPS)}."
+        )
     if not (cfg.DATASETS.TRAIN or eval_only):
         raise UserError("DATASETS.TRAIN is empty; name a dataset to train on.")
     architecture = cfg.MODEL.META_ARCHITECTURE

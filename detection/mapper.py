@@ -11,6 +11,8 @@ from detection.annotations import flaw, is_crowd
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
+CROPS = ("absolute", "absolute_range", "relative", "relative_range")
+
 
 class AnnotationError(Exception):
     """An image has an object whose annotation cannot be used."""
@@ -25,6 +27,26 @@ class TrainMapper(DatasetMapper):
     """Detectron2's training mapper, to which a broken annotation is an image's, not the job's."""
 
     use_instance_mask: bool
+
+    @classmethod
+    def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
+        """As Detectron2's, whose assertions do not name the key.
+
+        Raises:
+            UserError: naming a key of the config that asks for what there is not.
+        """
+        inputs = cfg.INPUT
+        sampling, sizes = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN
+        if not ((sampling == "choice" and sizes) or (sampling == "range" and len(sizes) == 2)):
+            raise UserError(
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling} and INPUT.MIN_SIZE_TRAIN {sizes}; "
+                "give choice and any sizes, or range and two."
+            )
+        if inputs.CROP.ENABLED and inputs.CROP.TYPE not in CROPS:
+            raise UserError(
+                f"INPUT.CROP.TYPE is {inputs.CROP.TYPE}; choose one of {', '.join(CROPS)}."
+            )
+        return dict(super().from_config(cfg, is_train))
 
     def _transform_annotations(self, dataset_dict: dict[str, Any], *args: Any) -> None:
         """As Detectron2's.

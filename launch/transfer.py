@@ -22,7 +22,7 @@ from common.errors import UserError, command
 from common.runs import check_seed
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
-from detection.evaluation import check_evaluators
+from detection.evaluation import check_evaluators, kind_of
 from launch.awaited import Pretraining, check_waits
 from launch.cluster.follow import Submitted, follow_all
 from launch.cluster.jobs import Job
@@ -229,6 +229,8 @@ def _check(member: Member, count: int) -> None:
     member.source.check_fits(cfg)
     require_datasets(cfg)
     check_evaluators(cfg)
+    if not config.eval_only:
+        kind_of(cfg).mapper(cfg)  # it refuses what it cannot do
     if not 0 < solver.BASE_LR < math.inf:
         raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
     key = "--batch-size" if config.batch_size else "SOLVER.IMS_PER_BATCH"

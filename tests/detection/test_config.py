@@ -73,6 +73,7 @@ def test_a_wrong_override_is_named(overrides: tuple[str, ...], message: str) -> 
         (("MODEL.RESNETS.NORM", "Foo"), r"MODEL\.RESNETS\.NORM is Foo, which is no norm .* BN, "),
         (("MODEL.ROI_BOX_HEAD.NORM", "bn"), r"MODEL\.ROI_BOX_HEAD\.NORM is bn, which is no norm"),
         (("DATASETS.TRAIN", "()"), r"DATASETS\.TRAIN is empty; name a dataset to train on\."),
+        (("INPUT.RANDOM_FLIP", "both"), r"RANDOM_FLIP is both; choose one of horizontal, vert"),
     ],
 )
 def test_a_value_that_detectron2_cannot_work_with_is_named(

@@ -17,6 +17,7 @@ from tests.launch.test_weights import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO_CONFIG = str(ROOT / "det_configs" / "demo_R_18_FPN.yaml")
+DEMO_FCN = str(ROOT / "det_configs" / "demo_voc_R_18_FCN.yaml")
 INFOMIN = str(ROOT / "det_configs" / "coco_R_50_FPN_1x_infomin.yaml")
 
 
@@ -91,6 +92,14 @@ TRANSFER = [
     (f"--config {DEMO_CONFIG} --weights none SOLVER.MAX_ITER", r"SOLVER\.MAX_ITER has no value"),
     (f"--config {DEMO_CONFIG} --weights none SOLVER.MAX_ITER many", r"MAX_ITER cannot be many"),
     (f"--config {DEMO_CONFIG} --weights none MODEL.WEIGHTS x.pkl", r"use --weights"),
+    (
+        f"--config {DEMO_FCN} --weights none INPUT.MIN_SIZE_TRAIN (64,)",
+        r"INPUT\.MIN_SIZE_TRAIN \(64,\); segmentation scales images by a ratio",
+    ),
+    (
+        f"--config {DEMO_CONFIG} --weights none INPUT.MIN_SIZE_TRAIN_SAMPLING relative_range",
+        r"INPUT\.MIN_SIZE_TRAIN_SAMPLING is relative_range .* give choice and any sizes",
+    ),
     (f"--config {DEMO_CONFIG}", r"no finished ResNet-18 pre-training run in \S*runs"),
     (f"--config {DEMO_CONFIG} --weights gone.pth.tar", r"--weights gone\.pth\.tar: no such file"),
     (f"--config {DEMO_CONFIG} --weights cut.pth.tar", r"cut\.pth\.tar is not a readable"),
