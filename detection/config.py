@@ -9,17 +9,16 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer
-from detectron2.layers import get_norm
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from common.errors import UserError
 from common.runs import short_hash
 from common.weights import Weights
+from detection.values import check_values
 
 log = logging.getLogger(__name__)
 
+CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"  # the published jobs
 PLACEHOLDER = "See Instructions"  # MODEL.WEIGHTS of configs for self-supervised backbones
-FLIPS = ("horizontal", "vertical", "none")
 LOW_LR = 0.1  # a --lr below this share of the config's own is marked
 
 # Keys that a run folder, a seed or a sweep depends on have one way in, the option.
@@ -92,7 +91,7 @@ class TransferConfig:
         pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
         return {
             "config": self.config_name,
-            "config_hash": short_hash(CfgNode.load_yaml_with_base(self.config)),
+            "config_hash": config_hash(self.config),
             "weights_sha256": self.weights.sha256,
             "lr": solver.BASE_LR,
             "batch_size": solver.IMS_PER_BATCH,
@@ -124,6 +123,11 @@ class TransferConfig:
         )
         name += "-eval" * self.eval_only
         return f"{name}-{short_hash(it['overrides'])}" if it["overrides"] else name
+
+
+def config_hash(path: str) -> str:
+    """What a YAML and its bases say, in eight digits; how they are written does not matter."""
+    return short_hash(CfgNode.load_yaml_with_base(path))
 
 
 def read_config(path: str) -> Any:
@@ -171,42 +175,6 @@ def _merge(cfg: CfgNode, overrides: Sequence[str]) -> None:
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{key} cannot be {value}: {reason}.") from error
-
-
-def check_values(cfg: Any, eval_only: bool = False) -> None:
-    """Raise unless Detectron2 can work with the values of a config that it does not check itself.
-
-    Args:
-        cfg: a Detectron2 config.
-        eval_only: whether nothing is trained.
-
-    Raises:
-        UserError: naming the key and its value.
-    """
-    for key in ("MAX_ITER", "CHECKPOINT_PERIOD", "IMS_PER_BATCH"):
-        if cfg.SOLVER[key] < 1:
-            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; it must be at least 1.")
-    if cfg.INPUT.RANDOM_FLIP not in FLIPS:
-        raise UserError(
-            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP}; choose one of {', '.join(FLIPS)}."
-        )
-    if not (cfg.DATASETS.TRAIN or eval_only):
-        raise UserError("DATASETS.TRAIN is empty; name a dataset to train on.")
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture not in META_ARCH_REGISTRY:
-        raise UserError(
-            f"MODEL.META_ARCHITECTURE is {architecture}, which Detectron2 does not know; it knows "
-            f"{', '.join(sorted(name for name, _ in META_ARCH_REGISTRY))}."
-        )
-    for key, node in cfg.MODEL.items():
-        norm = node.get("NORM", "") if isinstance(node, CfgNode) else ""
-        try:
-            get_norm(norm, 32)  # the fewest channels that its GroupNorm has groups for
-        except KeyError as error:
-            raise UserError(
-                f"MODEL.{key}.NORM is {norm}, which is no norm of Detectron2's; choose BN, SyncBN, "
-                'naiveSyncBN, FrozenBN, GN or "".'
-            ) from error
 
 
 def fit_to_device(cfg: CfgNode, device: str, processes: int) -> None:

@@ -64,6 +64,10 @@ class SharedPreciseBN(hooks.PreciseBN):
         stream = Stream(cfg, derived_seed(seed, PRECISE_BN), workers=0)
         super().__init__(cfg.TEST.EVAL_PERIOD, model, stream, cfg.TEST.PRECISE_BN.NUM_ITER)
 
+    def after_step(self) -> None:
+        if not self._disabled:  # without BN that is trained; Detectron2's asks too late
+            super().after_step()
+
     def update_stats(self) -> None:
         self._data_iter = None
         super().update_stats()

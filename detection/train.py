@@ -23,7 +23,7 @@ from common.running import Run, running
 from common.series import Series
 from detection import compat
 from detection.checkpoint import SeriesCheckpointer, require_backbone
-from detection.config import TransferConfig, fit_to_device
+from detection.config import TransferConfig, config_hash, fit_to_device
 from detection.datasets import require_datasets, uses_demo
 from detection.evaluation import evaluate, kind_of
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
@@ -61,7 +61,9 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         fit_to_device(cfg, world.device.type, world.size)
         cfg.OUTPUT_DIR = str(folder)
         cfg.freeze()
-        distributed.check_divides("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world.size)
+        if not config.eval_only:
+            batch = cfg.SOLVER.IMS_PER_BATCH
+            distributed.check_divides("SOLVER.IMS_PER_BATCH", batch, world.size)
         if world.is_main:
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
@@ -196,6 +198,7 @@ def _final_metrics(
     return {
         "kind": kind_of(cfg).job,
         "config": config.config_name,
+        "config_hash": config_hash(config.config),
         "method": weights.method,
         "norm": weights.norm,
         "pretrain_epochs": weights.epochs,

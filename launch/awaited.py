@@ -137,8 +137,14 @@ def waiting_folder(run: RunOptions, kind: str, name: str) -> Path:
         name: that run's, but for ``--name``, with a placeholder for the weights.
 
     Raises:
-        UserError: if it could not be written.
+        UserError: if it could not be written, or ``--name`` is that of a run that is there.
     """
+    there = run.folder(kind, name)
+    if run.name and there.exists():
+        raise UserError(
+            f"{there} is the folder of another run, for these weights are yet to come; choose "
+            "another --name, or delete it."
+        )
     return replace(run, name=None).folder(AWAITING, f"{kind}-{run.name or name}")
 
 

@@ -17,14 +17,13 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 
 from common import runs
 from common.errors import UserError, command
+from detection.config import CONFIGS
 from launch import classify, transfer
 from launch.classify import WeightOptions
 from launch.cluster.follow import follow_all
 from launch.members import Member
 from launch.options import Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig
-
-CONFIGS = ROOT / "det_configs"
 
 # LEWEL's README, tables of ImageNet and COCO.
 LEWEL = ("coco_R_50_C4_1x_infomin", "coco_R_50_FPN_1x_infomin", "coco_R_50_FPN_2x_infomin")

@@ -12,11 +12,11 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
     sys.path[0] = str(ROOT)
 
 from common.errors import command
+from detection.config import CONFIGS
 from launch import pretrain, results, transfer
 from launch.options import parse
 from pretrain.checkpoint import FILE
 
-CONFIGS = ROOT / "det_configs"
 # What starts from LEWEL, and from nothing.
 JOBS = (
     ("demo_R_18_FPN", "lewel"),

@@ -1,12 +1,19 @@
 """The runs of a transfer command: what each is told, where it starts from, and its job."""
 
+import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detection.config import TransferConfig
-from detection.evaluation import kind_of
+from common import runs
+from common.distributed import check_divides
+from common.errors import UserError
+from detection.config import LOW_LR, TransferConfig
+from detection.datasets import require_datasets
+from detection.evaluation import check_evaluators, kind_of
 from launch.awaited import Awaited, start_awaited, waiting_folder
 from launch.cluster.jobs import Job
 from launch.options import RunOptions
@@ -72,6 +79,72 @@ class AwaitedTransfer(Awaited):
         source.check_fits(config.detectron2())
         source.write()
         return Member(config, source, self.label).job(self.run)
+
+
+def check_apart(members: Sequence[Member], run: RunOptions) -> None:
+    """Raise if two different runs would be one folder, as those of YAMLs of one name would."""
+    jobs: dict[Path, Job] = {}
+    for member in members:
+        job = member.job(run)
+        one, other = jobs.setdefault(job.folder, job).config.identity(), job.config.identity()
+        differing = [
+            f"{name} ({one[name]} and {other[name]})" for name in one if one[name] != other[name]
+        ]
+        if differing:
+            raise UserError(
+                f"two of these runs would both be {job.folder}, though they differ in "
+                f"{', '.join(differing)}; give one a YAML of another name, or start it by itself "
+                "with a --name."
+            )
+
+
+def check(member: Member, count: int) -> None:
+    """One run, in ``count`` processes; prints what it will do where that is not plain."""
+    config = member.config
+    cfg = config.detectron2()
+    solver = cfg.SOLVER
+    member.source.check_fits(cfg)
+    require_datasets(cfg)
+    check_evaluators(cfg)
+    if config.eval_only:
+        print(f"{config.config_name}: evaluation of {config.weights.path}", flush=True)
+        return
+    kind_of(cfg).mapper(cfg)  # it refuses what it cannot do
+    if not 0 < solver.BASE_LR < math.inf:
+        raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
+    key = "--batch-size" if config.batch_size else "SOLVER.IMS_PER_BATCH"
+    check_divides(key, solver.IMS_PER_BATCH, count)
+    print(
+        f"{config.config_name}, seed {config.seed}: {solver.MAX_ITER} iterations of "
+        f"{solver.IMS_PER_BATCH} images ({solver.IMS_PER_BATCH // count} on each of {count} "
+        f"processes, {solver.IMS_PER_BATCH} in a synchronised BatchNorm), lr {solver.BASE_LR:g}, "
+        f"steps {', '.join(map(str, solver.STEPS))}"
+        f"{', scaled from the batch of the config' * config.scaled()}",
+        flush=True,
+    )
+    if config.low_lr():
+        print(
+            f"warning: lr {solver.BASE_LR:g} is under {LOW_LR:g} times "
+            f"{config.config_name}'s own {config.own_lr():g}; the run goes on with it and its row "
+            "is marked low_lr (README, 'The learning rate 2e-4')",
+            flush=True,
+        )
+
+
+def warn_of_other_methods(members: Sequence[Member], run: RunOptions) -> None:
+    """Say where a finished run's row names another method than its command does now."""
+    for member in members:
+        folder, method = member.job(run).folder, member.config.weights.method
+        try:
+            found = json.loads((folder / runs.FINAL).read_text())["method"]
+        except (OSError, ValueError, KeyError, TypeError):  # not finished, or results.py names it
+            continue
+        if found != method:
+            print(
+                f"warning: the row of {folder} says {found}, not {method}; change its method in "
+                f"{runs.FINAL} there if that is wrong, and start launch/results.py",
+                flush=True,
+            )
 
 
 def located(config: Path, folder: Path) -> Path:

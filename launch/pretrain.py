@@ -101,11 +101,12 @@ def _following(
     Raises:
         UserError: for whatever is wrong with them.
     """
-    from launch import transfer  # pre-training alone works without Detectron2
+    from detection.config import CONFIGS  # pre-training alone works without Detectron2
+    from launch import transfer
     from launch.members import located
 
     for config in options.then:
-        if not located(config, transfer.CONFIGS).is_file():
+        if not located(config, CONFIGS).is_file():
             raise UserError(f"--then {config}: no such config; our own are those of det_configs/.")
     if resolve_cluster(options.resources) == "debug" and processes(options.resources) > 1:
         raise UserError("--then starts other jobs, which torchrun and srun cannot; leave it out.")

@@ -68,9 +68,10 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
 
     Returns:
         Its figures and its ``source``; None if nothing is published, the run is of another size,
-        norm or learning rate than the protocol's, or only evaluated a detector, of whose training
-        its row does not tell. Of several rows the first, unless another one was made with the
-        config's own learning rate.
+        norm or learning rate than the protocol's (the config's own, where no rate was published),
+        of another YAML than ours of that name, or only evaluated a detector, of whose training its
+        row does not tell. Of several rows the first, unless another one was made with the config's
+        own learning rate.
     """
     if any(row.get(name) is True for name in ("demo", "low_lr", "eval_only")):
         return None
@@ -78,6 +79,8 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
         return None
     frame = read()
     config = "" if pd.isna(row.get("config")) else str(row["config"])
+    if config and not _is_ours(config, row.get("config_hash")):
+        return None
     if "_C4_" in config and config.endswith("_moco") and SYNCBN.match(str(row["method"])):
         return None
     wanted = frame["benchmark"] == benchmark_of(kind, config)
@@ -96,9 +99,26 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
     own = found[rates.notna()]
     best = (own if len(own) else found).iloc[0]
     ours, theirs = row.get("lr"), pd.to_numeric(best["lr"], errors="coerce")
+    if config and pd.isna(best["lr"]):
+        theirs = _own_lr(config)
     if ours is not None and pd.notna(ours) and pd.notna(theirs) and not _near(ours, theirs, row):
         return None
     return dict(best)
+
+
+def _is_ours(config: str, found: Any) -> bool:
+    """Whether a run's YAML said what ours of that name does; its hash may not be known."""
+    from detection.config import CONFIGS, config_hash  # linear evaluation works without Detectron2
+
+    yaml = CONFIGS / f"{config}.yaml"
+    return yaml.is_file() and (pd.isna(found) or found == config_hash(str(yaml)))
+
+
+def _own_lr(config: str) -> float:
+    """The learning rate that one of our configs has."""
+    from detection.config import CONFIGS, read_config
+
+    return float(read_config(str(CONFIGS / f"{config}.yaml")).SOLVER.BASE_LR)
 
 
 def _near(ours: float, theirs: float, row: dict[str, Any]) -> bool:

@@ -30,9 +30,10 @@ SAME = (
     "eval_only",
     "iterations",
     "overrides",
+    "config_hash",
     "weights_sha256",
 )
-HIDDEN = ("overrides", "weights_sha256", "weight_decay", "images_val")
+HIDDEN = ("overrides", "config_hash", "weights_sha256", "weight_decay", "images_val")
 
 
 def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:

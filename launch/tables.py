@@ -24,6 +24,7 @@ FINE_TUNING = (
     "wall_time_s",
     "weights_sha256",
     "overrides",
+    "config_hash",
     "demo",
     "git_commit",
     "versions",

@@ -4,7 +4,6 @@
 """
 
 import itertools
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -17,19 +16,16 @@ import tyro
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from common.distributed import check_divides
 from common.errors import UserError, command
 from common.runs import check_seed
-from detection.config import LOW_LR, TransferConfig
-from detection.datasets import require_datasets
-from detection.evaluation import check_evaluators, kind_of
+from detection.config import CONFIGS, TransferConfig
 from launch.awaited import Pretraining, check_waits
 from launch.cluster.follow import Submitted, follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.processes import device, processes
 from launch.cluster.submit import check_paths, launch
 from launch.detectors import find_detector
-from launch.members import Member, located
+from launch.members import Member, check, check_apart, located, warn_of_other_methods
 from launch.options import Resources, RunOptions, parse, resources
 from launch.weights import Source, await_weights, find_weights
 
@@ -37,8 +33,6 @@ OVERRIDE_KEY = re.compile(
     r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|"
     r"CUDNN_BENCHMARK"
 )
-
-CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"
 # Options whose values may look like a key.
 NAMES = (
     *("--config", "--weights", "--label", "--name", "--output-dir", "--partition", "--account"),
@@ -140,6 +134,8 @@ def submit(
     for source in {member.source.weights: member.source for member in members}.values():
         source.write()
         print(source.description, flush=True)
+    if not run.fresh:
+        warn_of_other_methods(members, run)
     submitted = []
     for after, jobs in waiting.items():
         skips = bool(after) or skip_live
@@ -204,7 +200,8 @@ def plan(
         )
     count = processes(options.resources)
     for member in members:
-        _check(member, count)
+        check(member, count)
+    check_apart(members, options.run)
     return members
 
 
@@ -219,37 +216,6 @@ def _check_trains_nothing(options: Command) -> None:
             raise UserError(
                 f"{option} is for training, and --eval-only trains nothing; leave it out."
             )
-
-
-def _check(member: Member, count: int) -> None:
-    """One run, in ``count`` processes; prints what it will do where that is not plain."""
-    config = member.config
-    cfg = config.detectron2()
-    solver = cfg.SOLVER
-    member.source.check_fits(cfg)
-    require_datasets(cfg)
-    check_evaluators(cfg)
-    if not config.eval_only:
-        kind_of(cfg).mapper(cfg)  # it refuses what it cannot do
-    if not 0 < solver.BASE_LR < math.inf:
-        raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
-    key = "--batch-size" if config.batch_size else "SOLVER.IMS_PER_BATCH"
-    check_divides(key, solver.IMS_PER_BATCH, count)
-    print(
-        f"{config.config_name}, seed {config.seed}: {solver.MAX_ITER} iterations of "
-        f"{solver.IMS_PER_BATCH} images ({solver.IMS_PER_BATCH // count} on each of {count} "
-        f"processes, {solver.IMS_PER_BATCH} in a synchronised BatchNorm), lr {solver.BASE_LR:g}, "
-        f"steps {', '.join(map(str, solver.STEPS))}"
-        f"{', scaled from the batch of the config' * config.scaled()}",
-        flush=True,
-    )
-    if config.low_lr():
-        print(
-            f"warning: lr {solver.BASE_LR:g} is under {LOW_LR:g} times "
-            f"{config.config_name}'s own {config.own_lr():g}; the run goes on with it and its row "
-            "is marked low_lr (README, 'The learning rate 2e-4')",
-            flush=True,
-        )
 
 
 @command

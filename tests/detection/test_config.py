@@ -62,37 +62,6 @@ def test_a_wrong_override_is_named(overrides: tuple[str, ...], message: str) -> 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("SOLVER.CHECKPOINT_PERIOD", "0"), r"SOLVER\.CHECKPOINT_PERIOD is 0; it must be at least"),
-        (("SOLVER.MAX_ITER", "0"), r"SOLVER\.MAX_ITER is 0; it must be at least 1\."),
-        (("SOLVER.MAX_ITER", "-5"), r"SOLVER\.MAX_ITER is -5; it must be at least 1\."),
-        (("SOLVER.IMS_PER_BATCH", "0"), r"SOLVER\.IMS_PER_BATCH is 0; it must be at least 1\."),
-        (("MODEL.META_ARCHITECTURE", "Foo"), r"ARCHITECTURE is Foo, .* knows .*GeneralizedRCNN, "),
-        (("MODEL.RESNETS.NORM", "Foo"), r"MODEL\.RESNETS\.NORM is Foo, which is no norm .* BN, "),
-        (("MODEL.ROI_BOX_HEAD.NORM", "bn"), r"MODEL\.ROI_BOX_HEAD\.NORM is bn, which is no norm"),
-        (("DATASETS.TRAIN", "()"), r"DATASETS\.TRAIN is empty; name a dataset to train on\."),
-        (("INPUT.RANDOM_FLIP", "both"), r"RANDOM_FLIP is both; choose one of horizontal, vert"),
-    ],
-)
-def test_a_value_that_detectron2_cannot_work_with_is_named(
-    overrides: tuple[str, ...], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        job(*overrides).detectron2()
-
-
-@pytest.mark.parametrize("norm", ["", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN"])
-def test_detectron2s_norms_are_known(norm: str) -> None:
-    cfg = job("MODEL.RESNETS.NORM", f"'{norm}'").detectron2()
-    assert norm == cfg.MODEL.RESNETS.NORM
-
-
-def test_who_only_evaluates_needs_no_training_set() -> None:
-    dataclasses.replace(job("DATASETS.TRAIN", "()"), eval_only=True).detectron2()
-
-
 def test_the_learning_rate_has_one_way_in() -> None:
     assert job("SOLVER.BASE_LR", "0.01").detectron2().SOLVER.BASE_LR == 0.01
     with pytest.raises(UserError, match=r"SOLVER\.BASE_LR and --lr"):

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.metrics import read_lines
 from common.weights import Weights
 from detection import inspection, train
-from detection.config import TransferConfig
+from detection.config import TransferConfig, config_hash
 from detection.convert import convert
 from detection.train import transfer
 from tests.alone import Ended, told_after
@@ -54,6 +54,7 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
         "device": "1 x cpu", "unreadable_images": 0, "batch_per_process": 2, "scaled": False,
         "eval_only": False, "restarts": 0, "steps": "3", "warmup_iterations": 2,
+        "config_hash": config_hash(tiny().config),
     }  # fmt: skip
     assert expected.items() <= metrics.items()
     aps = [f"{t}_{ap}" for t in ("box", "mask") for ap in "AP AP50 AP75 APs APm APl".split()]
@@ -198,3 +199,11 @@ def test_a_backbone_alone_is_no_detector_to_evaluate(r18: Weights, tmp_path: Pat
     with pytest.raises(UserError, match=r"R-18\.pkl lacks \d+ tensors of demo_R_18_FPN, such as"):
         transfer(tiny(weights=r18, eval_only=True), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_without_a_norm_to_train_there_is_no_precise_bn(tmp_path: Path) -> None:
+    overrides = "MODEL.RESNETS.NORM FrozenBN MODEL.FPN.NORM '' MODEL.ROI_BOX_HEAD.NORM '' "
+    overrides += "MODEL.ROI_MASK_HEAD.NORM '' SOLVER.MAX_ITER 2 SOLVER.STEPS ()"
+    metrics = transfer(tiny(overrides), tmp_path / "run")
+    assert metrics["iterations"] == 2
+    assert "PreciseBN is disabled" in (tmp_path / "run" / "log.txt").read_text()

@@ -164,6 +164,19 @@ def test_a_name_that_has_become_another_runs_is_refused_once_the_weights_are_the
     assert sorted(other.iterdir()) == before and not (job.folder / STARTED).exists()
 
 
+def test_a_name_that_another_run_has_is_refused_before_the_wait(
+    tmp_path: Path, pending: Path
+) -> None:
+    taken = tmp_path / "runs" / "transfer" / "x"
+    taken.mkdir(parents=True)
+    for fresh in (False, True):
+        run = RunOptions("x", tmp_path, fresh)
+        command = dataclasses.replace(sweep(tmp_path, pending), run=run)
+        with pytest.raises(UserError, match=rf"^{taken} is the folder of another run, for these"):
+            launch.transfer.start(command)
+    assert not (tmp_path / "runs" / "awaiting").exists()
+
+
 def test_elsewhere_than_on_slurm_nobody_waits(tmp_path: Path, pending: Path) -> None:
     with pytest.raises(UserError, match="Slurm job 12 will leave, and --cluster debug does not"):
         launch.transfer.start(sweep(tmp_path, pending))

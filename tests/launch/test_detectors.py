@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 
 from common.errors import UserError
 from detection.config import TransferConfig
+from launch import transfer
 from launch.detectors import find_detector
+from launch.options import Resources, RunOptions
 from tests.common.test_checkpoints import Malicious
 from tests.launch.test_weights import CONFIGS, DEMO_CONFIG, checkpoint
 
@@ -46,6 +48,22 @@ def evaluate(folder: Path, weights: Path) -> tuple[int, str]:
     command += ["--config", "demo_R_18_FPN", "--weights", str(weights), "--eval-only"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
+
+
+def test_an_evaluation_has_no_batch_to_divide(
+    tmp_path: Path, demo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_folder(tmp_path)
+    three = Resources("local", gpus_per_node=0, tasks_per_node=3)
+    command = transfer.Command(
+        config=(Path(DEMO_CONFIG),),
+        weights=(str(path),),
+        eval_only=True,
+        run=RunOptions(output_dir=tmp_path),
+        resources=three,
+    )
+    assert len(transfer.plan(command, ())) == 1
+    assert capsys.readouterr().out == f"demo_R_18_FPN: evaluation of {path}\n"
 
 
 def test_the_run_beside_a_detector_tells_its_origin(tmp_path: Path) -> None:

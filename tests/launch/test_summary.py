@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from detection.config import CONFIGS, config_hash
 from launch import published
 from launch.published import LINEAR
 from launch.summary import markdown, summarise
@@ -42,6 +43,9 @@ def test_one_run_has_no_deviation_and_stands_beside_the_published_figure() -> No
         {"overrides": "SOLVER.MAX_ITER 100"},  # another protocol
         {"method": "mine"},
         {"config": "coco_R_50_FPN_1x_moco"},  # another head: LEWEL's figures are not its
+        {"config": "coco_R_50_FPN_1x_mine"},
+        {"config_hash": "0123abcd"},  # a YAML of that name that says something else
+        {"lr": 0.04},  # LEWEL's README tells no rate: the config's own
         {"demo": True},
         {"low_lr": True},
         {"eval_only": True},
@@ -53,9 +57,17 @@ def test_nothing_else_stands_beside_a_published_figure(changes: dict[str, Any]) 
     assert "published" not in frame or frame["published"].isna().all()
 
 
+@pytest.mark.parametrize(("batch", "lr"), [(16, 0.02), (8, 0.01)])
+def test_our_own_config_stands_beside_it(batch: int, lr: float) -> None:
+    own = config_hash(str(CONFIGS / "coco_R_50_FPN_1x_infomin.yaml"))
+    frame = rows((0, 41.0), config_hash=own, lr=lr, batch_size=batch)
+    assert summarise("transfer", frame)["published"].tolist() == ["box_AP 41.3"]
+
+
 def test_experiments_that_differ_are_not_averaged() -> None:
-    frame = pd.concat([rows((0, 40.0)), rows((0, 30.0), lr=2e-4), rows((0, 20.0), norm="syncbn")])
-    assert list(summarise("transfer", frame)["seeds"]) == [1, 1, 1]
+    others = ({"lr": 2e-4}, {"norm": "syncbn"}, {"config_hash": "0123abcd"})
+    frame = pd.concat([rows((0, 40.0)), *(rows((0, 30.0), **changes) for changes in others)])
+    assert list(summarise("transfer", frame)["seeds"]) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""Values of a Detectron2 config that Detectron2 finds wrong only where it uses them, or never."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import get_norm
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+)
+from detectron2.solver import build_lr_scheduler
+
+from common.errors import UserError
+
+FLIPS = ("horizontal", "vertical", "none")
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
+REGISTRIES = {
+    "META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "BACKBONE.NAME": BACKBONE_REGISTRY,
+    "PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
+    "ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
+}
+NOBODYS = ("", "PrecomputedProposals")  # no head, and a name that is in no registry
+
+
+def check_values(cfg: Any, eval_only: bool = False) -> None:
+    """Raise unless Detectron2 can work with the values of a config, and does what they ask for.
+
+    Args:
+        cfg: a Detectron2 config.
+        eval_only: whether nothing is trained.
+
+    Raises:
+        UserError: naming the key and its value.
+    """
+    _check_names(cfg.MODEL)
+    _check_norms(cfg.MODEL)
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError(
+            "TEST.AUG.ENABLED is True, but what is evaluated here is the detector without "
+            "test-time augmentation; set it to False."
+        )
+    if not eval_only:
+        _check_training(cfg)
+        _check_schedule(cfg)
+
+
+def _check_names(model: Any) -> None:
+    for key, registry in REGISTRIES.items():
+        node, _, leaf = key.rpartition(".")
+        name = (model[node] if node else model)[leaf]
+        if name not in registry and name not in NOBODYS:
+            raise UserError(
+                f"MODEL.{key} is {name}, which Detectron2 does not know; it knows "
+                f"{', '.join(sorted(known for known, _ in registry))}."
+            )
+
+
+def _check_norms(model: Any) -> None:
+    for key, node in model.items():
+        norm = node.get("NORM", "") if isinstance(node, CfgNode) else ""
+        try:
+            get_norm(norm, 32)  # the fewest channels that its GroupNorm has groups for
+        except KeyError as error:
+            raise UserError(
+                f"MODEL.{key}.NORM is {norm}, which is no norm of Detectron2's; choose BN, SyncBN, "
+                'naiveSyncBN, FrozenBN, GN or "".'
+            ) from error
+
+
+def _check_training(cfg: Any) -> None:
+    for key in ("MAX_ITER", "CHECKPOINT_PERIOD", "IMS_PER_BATCH"):
+        if cfg.SOLVER[key] < 1:
+            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; it must be at least 1.")
+    precise = cfg.TEST.PRECISE_BN
+    if precise.ENABLED and precise.NUM_ITER < 1:
+        raise UserError(
+            f"TEST.PRECISE_BN.NUM_ITER is {precise.NUM_ITER}; it must be at least 1, and "
+            "TEST.PRECISE_BN.ENABLED False leaves precise BN out."
+        )
+    for key, value, known in (
+        ("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, FLIPS),
+        ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS),
+    ):
+        if value not in known:
+            raise UserError(f"{key} is {value}; choose one of {', '.join(known)}.")
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name a dataset to train on.")
+
+
+def _check_schedule(cfg: Any) -> None:
+    solver = cfg.SOLVER
+    if list(solver.STEPS) != sorted(solver.STEPS):
+        raise UserError(f"SOLVER.STEPS is {solver.STEPS}; give the iterations in rising order.")
+    tried = cfg.clone()
+    # Detectron2 leaves later ones out, and warns of it in the job.
+    tried.SOLVER.STEPS = tuple(step for step in solver.STEPS if step <= solver.MAX_ITER)
+    try:
+        build_lr_scheduler(tried, torch.optim.SGD([torch.zeros(1)], lr=1.0))
+    except (AssertionError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"SOLVER.LR_SCHEDULER_NAME, WARMUP_METHOD and what belongs to them make no schedule of "
+            f"Detectron2's: {' '.join(str(error).split()) or type(error).__name__}."
+        ) from error

@@ -1,0 +1,74 @@
+"""Values that Detectron2 would find wrong in the job, or take for something else."""
+
+from typing import Any
+
+import pytest
+
+import segmentation  # noqa: F401  registers FCN
+from common.errors import UserError
+from detection.config import TransferConfig
+from detection.values import check_values
+from tests.detection.helpers import CONFIGS, config
+
+NAME = "coco_R_50_FPN_1x_infomin"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("SOLVER.CHECKPOINT_PERIOD", 0), r"SOLVER\.CHECKPOINT_PERIOD is 0; it must be at least"),
+        (("SOLVER.MAX_ITER", 0), r"SOLVER\.MAX_ITER is 0; it must be at least 1\."),
+        (("SOLVER.MAX_ITER", -5), r"SOLVER\.MAX_ITER is -5; it must be at least 1\."),
+        (("SOLVER.IMS_PER_BATCH", 0), r"SOLVER\.IMS_PER_BATCH is 0; it must be at least 1\."),
+        (("MODEL.META_ARCHITECTURE", "Foo"), r"ARCHITECTURE is Foo, .* knows .*GeneralizedRCNN, "),
+        (("MODEL.BACKBONE.NAME", "Foo"), r"MODEL\.BACKBONE\.NAME is Foo, which .* build_resnet_"),
+        (("MODEL.ROI_HEADS.NAME", "Foo"), r"MODEL\.ROI_HEADS\.NAME is Foo, which .* Res5ROIHeads"),
+        (("MODEL.PROPOSAL_GENERATOR.NAME", "rpn"), r"GENERATOR\.NAME is rpn, .* knows .*RPN"),
+        (("MODEL.RESNETS.NORM", "Foo"), r"MODEL\.RESNETS\.NORM is Foo, which is no norm .* BN, "),
+        (("MODEL.ROI_BOX_HEAD.NORM", "bn"), r"MODEL\.ROI_BOX_HEAD\.NORM is bn, which is no norm"),
+        (("DATASETS.TRAIN", ()), r"DATASETS\.TRAIN is empty; name a dataset to train on\."),
+        (("INPUT.RANDOM_FLIP", "both"), r"RANDOM_FLIP is both; choose one of horizontal, vert"),
+        (("DATALOADER.SAMPLER_TRAIN", "Foo"), r"SAMPLER_TRAIN is Foo; choose one of TrainingSam"),
+        (("TEST.PRECISE_BN.NUM_ITER", 0), r"PRECISE_BN\.NUM_ITER is 0; .*ENABLED False leaves"),
+        (("TEST.AUG.ENABLED", True), r"TEST\.AUG\.ENABLED is True, but .* without test-time aug"),
+        (("SOLVER.STEPS", (80000, 60000)), r"SOLVER\.STEPS is \(80000, 60000\); .* rising order"),
+        (("SOLVER.LR_SCHEDULER_NAME", "Foo"), r"LR_SCHEDULER_NAME.*: Unknown LR scheduler: Foo\."),
+        (("SOLVER.WARMUP_METHOD", "cosine"), r"WARMUP_METHOD .*: Unknown warmup method: cosine\."),
+    ],
+)
+def test_a_value_that_detectron2_cannot_work_with_is_named(
+    overrides: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_values(config(NAME, *overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *(
+            ("MODEL.RESNETS.NORM", norm)
+            for norm in ("", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
+        ),
+        ("TEST.PRECISE_BN.ENABLED", False, "TEST.PRECISE_BN.NUM_ITER", 0),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
+        ("SOLVER.MAX_ITER", 2),  # before all steps
+        ("SOLVER.STEPS", ()),
+    ],
+)
+def test_what_detectron2_can_work_with_passes(overrides: tuple[Any, ...]) -> None:
+    check_values(config(NAME, *overrides))
+
+
+def test_all_our_configs_pass() -> None:
+    for path in CONFIGS.glob("[!B]*.yaml"):
+        check_values(config(path.stem))
+
+
+def test_who_only_evaluates_needs_no_training_set() -> None:
+    yaml = str(CONFIGS / f"{NAME}.yaml")
+    nothing = ("DATASETS.TRAIN", "()")
+    TransferConfig(yaml, overrides=nothing, eval_only=True).detectron2()
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN is empty"):
+        TransferConfig(yaml, overrides=nothing).detectron2()
