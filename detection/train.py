@@ -76,7 +76,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     folder, world = run.folder, run.world
     series = Series(run.incarnation, "model", ".pth")
     seed_all_rng(config.seed + world.rank)
-    commit = git_commit()  # of the code that runs, whatever is checked out later
+    about = _about(config, cfg, world)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     parallel = compat.data_parallel(model, world)
@@ -117,11 +117,11 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     unreadable = stream.state_dict()
     if not world.is_main:
         return {}
-    metrics = _final_metrics(config, cfg, world, results) | {
+    metrics = about | {
+        **_rounded(results),
         "wall_time_s": round(clock.seconds, 1),
         **unreadable,
         "restarts": run.incarnation.restarts,
-        "git_commit": commit,
     }
     run.finish(metrics)
     log.info("finished: %s", folder / runs.FINAL)
@@ -143,7 +143,7 @@ def _train(trainer: SimpleTrainer, start: int, cfg: Any, run: Run) -> None:
 def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     """Evaluate a trained model, every tensor of which must be in the weights."""
     folder, world = run.folder, run.world
-    started, commit = time.monotonic(), git_commit()
+    started, about = time.monotonic(), _about(config, cfg, world)
     model = build_model(cfg)
     checkpointer = SeriesCheckpointer(model)
     checkpointer.load(config.weights.path, checkpointables=[])
@@ -158,12 +158,12 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
         return {}
     # What trained it is not in this config.
     unknown = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "steps")
-    metrics = _final_metrics(config, cfg, world, results) | {
+    metrics = about | {
+        **_rounded(results),
         **dict.fromkeys((*unknown, "warmup_iterations")),
         "iterations": 0,
         "wall_time_s": round(time.monotonic() - started, 1),
         "restarts": run.incarnation.restarts,
-        "git_commit": commit,
     }
     run.finish(metrics)
     return metrics
@@ -191,9 +191,8 @@ def _writers(cfg: Any, folder: Path) -> list[Any]:
     ]
 
 
-def _final_metrics(
-    config: TransferConfig, cfg: Any, world: World, results: dict[str, float]
-) -> dict[str, Any]:
+def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
+    """What the run's row tells but for its results; read now, for the YAML may be edited later."""
     weights = config.weights
     return {
         "kind": kind_of(cfg).job,
@@ -209,7 +208,6 @@ def _final_metrics(
         "scaled": config.scaled(),
         "eval_only": config.eval_only,
         "seed": config.seed,
-        **{name: None if math.isnan(value) else round(value, 4) for name, value in results.items()},
         "iterations": cfg.SOLVER.MAX_ITER,
         "steps": ", ".join(map(str, cfg.SOLVER.STEPS)),
         "warmup_iterations": cfg.SOLVER.WARMUP_ITERS,
@@ -218,4 +216,9 @@ def _final_metrics(
         "demo": uses_demo(cfg),
         "versions": versions(),
         "device": device_name(world.device, world.size),
+        "git_commit": git_commit(),  # of the code that runs, whatever is checked out later
     }
+
+
+def _rounded(results: dict[str, float]) -> dict[str, float | None]:
+    return {k: None if math.isnan(value) else round(value, 4) for k, value in results.items()}

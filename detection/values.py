@@ -19,7 +19,6 @@ from detectron2.solver import build_lr_scheduler
 from common.errors import UserError
 
 FLIPS = ("horizontal", "vertical", "none")
-SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
 REGISTRIES = {
     "META_ARCHITECTURE": META_ARCH_REGISTRY,
     "BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -29,7 +28,8 @@ REGISTRIES = {
     "ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
 }
-NOBODYS = ("", "PrecomputedProposals")  # no head, and a name that is in no registry
+# What there is beside the registered: no head, as in C4, and proposals of a file.
+UNREGISTERED = {"ROI_BOX_HEAD.NAME": "", "PROPOSAL_GENERATOR.NAME": "PrecomputedProposals"}
 
 
 def check_values(cfg: Any, eval_only: bool = False) -> None:
@@ -58,7 +58,7 @@ def _check_names(model: Any) -> None:
     for key, registry in REGISTRIES.items():
         node, _, leaf = key.rpartition(".")
         name = (model[node] if node else model)[leaf]
-        if name not in registry and name not in NOBODYS:
+        if name not in registry and name != UNREGISTERED.get(key):
             raise UserError(
                 f"MODEL.{key} is {name}, which Detectron2 does not know; it knows "
                 f"{', '.join(sorted(known for known, _ in registry))}."
@@ -87,23 +87,30 @@ def _check_training(cfg: Any) -> None:
             f"TEST.PRECISE_BN.NUM_ITER is {precise.NUM_ITER}; it must be at least 1, and "
             "TEST.PRECISE_BN.ENABLED False leaves precise BN out."
         )
-    for key, value, known in (
-        ("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, FLIPS),
-        ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS),
-    ):
-        if value not in known:
-            raise UserError(f"{key} is {value}; choose one of {', '.join(known)}.")
+    flip, sampler = cfg.INPUT.RANDOM_FLIP, cfg.DATALOADER.SAMPLER_TRAIN
+    if flip not in FLIPS:
+        raise UserError(f"INPUT.RANDOM_FLIP is {flip}; choose one of {', '.join(FLIPS)}.")
+    if not sampler.endswith("TrainingSampler"):
+        raise UserError(
+            f"DATALOADER.SAMPLER_TRAIN is {sampler}; choose one of Detectron2's, such as "
+            "TrainingSampler or RepeatFactorTrainingSampler."
+        )
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a dataset to train on.")
 
 
 def _check_schedule(cfg: Any) -> None:
-    solver = cfg.SOLVER
-    if list(solver.STEPS) != sorted(solver.STEPS):
-        raise UserError(f"SOLVER.STEPS is {solver.STEPS}; give the iterations in rising order.")
     tried = cfg.clone()
-    # Detectron2 leaves later ones out, and warns of it in the job.
-    tried.SOLVER.STEPS = tuple(step for step in solver.STEPS if step <= solver.MAX_ITER)
+    solver = tried.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        steps = list(solver.STEPS)
+        if steps != sorted({*steps}) or min(steps, default=1) < 1 or solver.MAX_ITER in steps:
+            raise UserError(
+                f"SOLVER.STEPS is {solver.STEPS} and SOLVER.MAX_ITER {solver.MAX_ITER}; give "
+                "iterations in rising order, each once, from 1 on, and not the last."
+            )
+        # Detectron2 leaves later ones out, and warns of it in the job.
+        solver.STEPS = tuple(step for step in steps if step < solver.MAX_ITER)
     try:
         build_lr_scheduler(tried, torch.optim.SGD([torch.zeros(1)], lr=1.0))
     except (AssertionError, ValueError, ZeroDivisionError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 FILE = Path(__file__).with_name("published.csv")
+PROTOCOLS = Path(__file__).with_name("protocols.csv")
 VARIANT = re.compile(r"_(infomin|moco|rand)$")
 # Published with SyncBN, which MoCo's C4 and VOC configs do not have.
 SYNCBN = re.compile(r"LEWEL|InfoMin")
@@ -27,6 +28,14 @@ LINEAR_PROTOCOL = "linear 50ep"
 def read() -> pd.DataFrame:
     """All published rows, as in the file."""
     return pd.read_csv(FILE, dtype={"pretrain_epochs": "Int64", "lr": str})
+
+
+def protocols() -> pd.DataFrame:
+    """Our configs by name, as they are shipped: ``config_hash`` and ``lr``.
+
+    From a file: a YAML that is edited in its place is another protocol.
+    """
+    return pd.read_csv(PROTOCOLS, index_col="config", dtype={"config_hash": str})
 
 
 def benchmark_of(kind: str, config: str) -> str:
@@ -79,7 +88,10 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
         return None
     frame = read()
     config = "" if pd.isna(row.get("config")) else str(row["config"])
-    if config and not _is_ours(config, row.get("config_hash")):
+    ours, said = protocols(), row.get("config_hash")
+    if config and config not in ours.index:
+        return None
+    if config and pd.notna(said) and said != ours.at[config, "config_hash"]:
         return None
     if "_C4_" in config and config.endswith("_moco") and SYNCBN.match(str(row["method"])):
         return None
@@ -98,27 +110,12 @@ def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
     rates = pd.to_numeric(found["lr"], errors="coerce")
     own = found[rates.notna()]
     best = (own if len(own) else found).iloc[0]
-    ours, theirs = row.get("lr"), pd.to_numeric(best["lr"], errors="coerce")
+    lr, theirs = row.get("lr"), pd.to_numeric(best["lr"], errors="coerce")
     if config and pd.isna(best["lr"]):
-        theirs = _own_lr(config)
-    if ours is not None and pd.notna(ours) and pd.notna(theirs) and not _near(ours, theirs, row):
+        theirs = ours.at[config, "lr"]
+    if lr is not None and pd.notna(lr) and pd.notna(theirs) and not _near(lr, theirs, row):
         return None
     return dict(best)
-
-
-def _is_ours(config: str, found: Any) -> bool:
-    """Whether a run's YAML said what ours of that name does; its hash may not be known."""
-    from detection.config import CONFIGS, config_hash  # linear evaluation works without Detectron2
-
-    yaml = CONFIGS / f"{config}.yaml"
-    return yaml.is_file() and (pd.isna(found) or found == config_hash(str(yaml)))
-
-
-def _own_lr(config: str) -> float:
-    """The learning rate that one of our configs has."""
-    from detection.config import CONFIGS, read_config
-
-    return float(read_config(str(CONFIGS / f"{config}.yaml")).SOLVER.BASE_LR)
 
 
 def _near(ours: float, theirs: float, row: dict[str, Any]) -> bool:

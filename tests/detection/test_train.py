@@ -1,8 +1,10 @@
 """Fine-tuning on the embedded data: what a run leaves, and resuming."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from common.weights import Weights
 from detection import inspection, train
 from detection.config import TransferConfig, config_hash
 from detection.convert import convert
+from detection.evaluation import evaluate
 from detection.train import transfer
 from tests.alone import Ended, told_after
 from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
@@ -207,3 +210,20 @@ def test_without_a_norm_to_train_there_is_no_precise_bn(tmp_path: Path) -> None:
     metrics = transfer(tiny(overrides), tmp_path / "run")
     assert metrics["iterations"] == 2
     assert "PreciseBN is disabled" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_yaml_that_is_edited_meanwhile_changes_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f'_BASE_: "{tiny().config}"\n')
+    config = tiny("SOLVER.MAX_ITER 1 SOLVER.STEPS ()", lr=0.02)
+    config = dataclasses.replace(config, config=str(yaml))
+    expected = {"low_lr": config.low_lr(), "config_hash": config_hash(str(yaml)), "scaled": False}
+
+    def after(cfg: Any, *others: Any) -> dict[str, float]:
+        yaml.unlink()
+        return evaluate(cfg, *others)
+
+    monkeypatch.setattr(train, "evaluate", after)
+    assert expected.items() <= transfer(config, tmp_path / "run").items()

@@ -28,10 +28,16 @@ NAME = "coco_R_50_FPN_1x_infomin"
         (("MODEL.ROI_BOX_HEAD.NORM", "bn"), r"MODEL\.ROI_BOX_HEAD\.NORM is bn, which is no norm"),
         (("DATASETS.TRAIN", ()), r"DATASETS\.TRAIN is empty; name a dataset to train on\."),
         (("INPUT.RANDOM_FLIP", "both"), r"RANDOM_FLIP is both; choose one of horizontal, vert"),
-        (("DATALOADER.SAMPLER_TRAIN", "Foo"), r"SAMPLER_TRAIN is Foo; choose one of TrainingSam"),
+        (("DATALOADER.SAMPLER_TRAIN", "Foo"), r"SAMPLER_TRAIN is Foo; .* such as TrainingSam"),
         (("TEST.PRECISE_BN.NUM_ITER", 0), r"PRECISE_BN\.NUM_ITER is 0; .*ENABLED False leaves"),
         (("TEST.AUG.ENABLED", True), r"TEST\.AUG\.ENABLED is True, but .* without test-time aug"),
-        (("SOLVER.STEPS", (80000, 60000)), r"SOLVER\.STEPS is \(80000, 60000\); .* rising order"),
+        (("SOLVER.STEPS", (80000, 60000)), r"SOLVER\.STEPS is \(80000, 60000\) and .* rising"),
+        (("SOLVER.STEPS", (60000, 60000)), r"SOLVER\.STEPS is \(60000, 60000\) and .* each once"),
+        (("SOLVER.STEPS", (0, 60000)), r"SOLVER\.STEPS is \(0, 60000\) and .* from 1 on"),
+        (("SOLVER.MAX_ITER", 60000), r"and SOLVER\.MAX_ITER 60000; .* not the last\."),
+        (("MODEL.META_ARCHITECTURE", ""), r"MODEL\.META_ARCHITECTURE is , which Detectron2 does"),
+        (("MODEL.BACKBONE.NAME", ""), r"MODEL\.BACKBONE\.NAME is , which Detectron2 does"),
+        (("MODEL.ROI_HEADS.NAME", "PrecomputedProposals"), r"is PrecomputedProposals, which"),
         (("SOLVER.LR_SCHEDULER_NAME", "Foo"), r"LR_SCHEDULER_NAME.*: Unknown LR scheduler: Foo\."),
         (("SOLVER.WARMUP_METHOD", "cosine"), r"WARMUP_METHOD .*: Unknown warmup method: cosine\."),
     ],
@@ -55,6 +61,8 @@ def test_a_value_that_detectron2_cannot_work_with_is_named(
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
         ("SOLVER.MAX_ITER", 2),  # before all steps
         ("SOLVER.STEPS", ()),
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", (2, 1)),  # not its
+        *(("DATALOADER.SAMPLER_TRAIN", f"{name}TrainingSampler") for name in ("", "RepeatFactor")),
     ],
 )
 def test_what_detectron2_can_work_with_passes(overrides: tuple[Any, ...]) -> None:
