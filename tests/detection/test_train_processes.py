@@ -1,5 +1,6 @@
 """Fine-tuning by several processes: what they have in common, and resuming."""
 
+import json
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from detectron2.engine import hooks
 from common.distributed import World
 from common.errors import UserError
 from common.metrics import read_lines
+from common.weights import Weights
 from detection import train
 from detection.train import transfer
 from tests.detection.helpers import assert_equal_to_the_bit
@@ -85,6 +87,23 @@ def test_processes_evaluate_the_detector_that_is_saved(processes: Path) -> None:
     saved = torch.load(processes / "model_final.pth", weights_only=False)["model"]
     for name, tensor in torch.load(processes / "evaluated1.pth").items():
         torch.testing.assert_close(tensor, saved[name], msg=name)
+
+
+def _evaluate(world: World, folder: Path, detector: str) -> None:
+    torch.set_num_threads(1)
+    weights = Weights("resnet18", detector)
+    transfer(tiny("SOLVER.IMS_PER_BATCH 3", weights=weights, eval_only=True), folder)
+
+
+def test_an_evaluation_does_not_split_the_batch(processes: Path, tmp_path: Path) -> None:
+    detector = str(processes / "model_final.pth")
+    found = []
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        in_processes(_evaluate, folder, detector, size=size)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        found.append({k: v for k, v in metrics.items() if k.startswith(("box_", "mask_"))})
+    assert found[0] == found[1] and "box_AP" in found[0]
 
 
 def test_a_batch_that_does_not_split_is_refused(
