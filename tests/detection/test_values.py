@@ -13,6 +13,13 @@ from tests.detection.helpers import CONFIGS, config
 NAME = "coco_R_50_FPN_1x_infomin"
 
 
+def read(*overrides: Any, eval_only: bool = False) -> Any:
+    """The config as a job reads it; overrides are words."""
+    words = tuple(map(str, overrides))
+    yaml = str(CONFIGS / f"{NAME}.yaml")
+    return TransferConfig(yaml, overrides=words, eval_only=eval_only).detectron2()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -46,16 +53,20 @@ def test_a_value_that_detectron2_cannot_work_with_is_named(
     overrides: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_values(config(NAME, *overrides))
+        read(*overrides)
+
+
+NORMS = ["", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN"]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_detectron2s_norms_are_known(norm: str) -> None:
+    assert norm == read("MODEL.RESNETS.NORM", f"'{norm}'").MODEL.RESNETS.NORM
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        *(
-            ("MODEL.RESNETS.NORM", norm)
-            for norm in ("", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
-        ),
         ("TEST.PRECISE_BN.ENABLED", False, "TEST.PRECISE_BN.NUM_ITER", 0),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
@@ -66,7 +77,7 @@ def test_a_value_that_detectron2_cannot_work_with_is_named(
     ],
 )
 def test_what_detectron2_can_work_with_passes(overrides: tuple[Any, ...]) -> None:
-    check_values(config(NAME, *overrides))
+    read(*overrides)
 
 
 def test_all_our_configs_pass() -> None:
@@ -75,8 +86,7 @@ def test_all_our_configs_pass() -> None:
 
 
 def test_who_only_evaluates_needs_no_training_set() -> None:
-    yaml = str(CONFIGS / f"{NAME}.yaml")
     nothing = ("DATASETS.TRAIN", "()")
-    TransferConfig(yaml, overrides=nothing, eval_only=True).detectron2()
+    read(*nothing, eval_only=True)
     with pytest.raises(UserError, match=r"DATASETS\.TRAIN is empty"):
-        TransferConfig(yaml, overrides=nothing).detectron2()
+        read(*nothing)

@@ -13,6 +13,7 @@ import launch.transfer
 from common import runs
 from common.errors import UserError
 from common.files import sha256, write_json
+from detection.config import CONFIGS
 from launch.awaited import find_pretraining, start_awaited
 from launch.classify import WeightOptions
 from launch.cluster import slurm
@@ -25,7 +26,6 @@ from pretrain.evaluation.config import LinearConfig
 from tests.launch.cluster.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "det_configs"
 DEBUG = Resources(cluster="debug")
 
 

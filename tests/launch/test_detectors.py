@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from common.errors import UserError
-from detection.config import TransferConfig
+from detection.config import CONFIGS, TransferConfig
 from launch import transfer
 from launch.detectors import find_detector
 from launch.options import Resources, RunOptions
 from tests.common.test_checkpoints import Malicious
-from tests.launch.test_weights import CONFIGS, DEMO_CONFIG, checkpoint
+from tests.launch.test_weights import DEMO_CONFIG, checkpoint
 
 ROOT = CONFIGS.parent
 

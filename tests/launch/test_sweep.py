@@ -8,12 +8,13 @@ import pytest
 import launch.transfer
 from common import runs
 from common.errors import UserError
+from detection.config import CONFIGS
 from launch.cluster.follow import Submitted
 from launch.cluster.jobs import Job
 from launch.options import Resources, RunOptions
 from tests.launch.test_weights import checkpoint
 
-CONFIG = Path(__file__).resolve().parent.parent.parent / "det_configs" / "demo_R_18_FPN.yaml"
+CONFIG = CONFIGS / "demo_R_18_FPN.yaml"
 
 
 def test_every_lr_is_a_job(

@@ -15,7 +15,7 @@ from common.backbones import Which
 from common.errors import UserError
 from common.files import sha256
 from detection import convert
-from detection.config import TransferConfig
+from detection.config import CONFIGS, TransferConfig
 from launch import published
 from launch.awaited import find_pretraining
 from launch.checkpoints import local_file
@@ -24,7 +24,6 @@ from pretrain.lewel import LEWEL
 from tests.detection.helpers import caffe2_name, shape_state, torchvision_name
 from tests.folders import forbidden
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "det_configs"
 DEMO_CONFIG = str(CONFIGS / "demo_R_18_FPN.yaml")
 
 

@@ -1,77 +1,37 @@
 """A job on Slurm is followed to its true end, whoever submitted it."""
 
 import _thread
-import fcntl
 import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from submitit.core.utils import cloudpickle_dump
 
-from common import runs
 from common.errors import UserError
 from launch.cluster import follow as module
-from launch.cluster import outcome, slurm, watches
+from launch.cluster import slurm
 from launch.cluster.follow import Submitted, attach, follow, follow_all
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
-from tests.launch.cluster.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
+from tests.launch.cluster.played_job import (
+    COMPLETED,
+    FAILED,
+    PENDING,
+    RUNNING,
+    TRACE,
+    ends,
+    fake,
+    file,
+    handle_of,
+    job,
+    moment,
+    prints,
+)
+from tests.launch.cluster.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, rows
 
-__all__ = ["fake"]  # the fixture
-ROOT = Path(runs.__file__).parents[1]
-TRACE = 'Traceback:\n  File "x.py"\ncommon.errors.UserError: the disk is full; make room.\n'
-
-
-def job_in(folder: Path) -> Job:
-    return Job(print, None, folder / "run", folder, steps=10)
-
-
-# squeue and sacct play a part, and each of their answers is also a moment of the job.
-
-
-@pytest.fixture
-def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(slurm, "ASK_S", (0.05, 0.05))
-    monkeypatch.setattr(module, "POLL_S", 0.02)
-    monkeypatch.setattr(outcome, "RESULT_S", 0.1)
-    monkeypatch.setattr(watches, "FORGOTTEN_S", 0.5)
-    record = Record("slurm", "7", 2, str(tmp_path / "run" / "submitit" / "7"), "")
-    record.write(tmp_path / "run")
-    (tmp_path / "run" / "submitit" / "7").mkdir(parents=True)
-    return job_in(tmp_path)
-
-
-def handle_of(job: Job) -> Any:
-    record = Record.read(job.folder)
-    assert record is not None
-    return attach(record, job.folder)
-
-
-def file(job: Job, name: str) -> Path:
-    return job.folder / "submitit" / "7" / name
-
-
-def prints(job: Job, *lines: str) -> str:
-    """A moment in which the main process prints."""
-    return "\n".join(f"echo '{line}' >> {file(job, '7_0_log.out')}" for line in lines)
-
-
-def ends(job: Job, rank: int, outcome: str, value: str | None = None) -> str:
-    """A moment in which a process leaves its result."""
-    made, path = file(job, f"{rank}-{outcome}"), file(job, f"7_{rank}_result.pkl")
-    cloudpickle_dump((outcome, value), made)
-    return f"cp {made} {path}"
-
-
-def moment(*parts: str) -> str:
-    return "\n".join(parts)
-
-
-RUNNING, COMPLETED = rows("7|RUNNING|None"), rows("7|COMPLETED|None")
-PENDING, FAILED = rows("7|PENDING|BeginTime"), rows("7|FAILED|NonZeroExitCode")
+__all__ = ["fake", "job"]  # the fixtures
 
 
 def test_a_job_is_followed_over_its_requeue(
@@ -150,13 +110,6 @@ def test_a_job_that_was_killed_says_how_it_ended(
     assert "task 1: Killed" in capsys.readouterr().err
 
 
-def test_the_accounts_tell_the_end_of_a_forgotten_job(job: Job, fake: FakeSlurm) -> None:
-    fake.answers("squeue", moment(RUNNING, prints(job, "one")), error(FORGOTTEN))
-    fake.answers("sacct", rows("7|TIMEOUT"))
-    with pytest.raises(UserError, match="timed out"):
-        follow(handle_of(job), job, cancel=False)
-
-
 def test_an_error_of_an_earlier_incarnation_is_no_reason(
     job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,39 +144,6 @@ def test_a_job_whose_parent_failed_says_so(job: Job, fake: FakeSlurm, state: str
     fake.answers("sacct", rows("7|CANCELLED by 0"), rows("6|TIMEOUT"))
     with pytest.raises(UserError, match="job 7 did not start: job 6, which it waited for,"):
         follow(handle_of(job), job, cancel=False)
-
-
-def test_without_accounting_a_forgotten_job_is_judged_by_its_result(
-    job: Job, fake: FakeSlurm
-) -> None:
-    fake.answers("squeue", RUNNING, moment(ends(job, 0, "success"), error(FORGOTTEN)))
-    assert follow(handle_of(job), job, cancel=False)
-
-
-def test_without_accounting_a_forgotten_job_may_have_failed(job: Job, fake: FakeSlurm) -> None:
-    left = ends(job, 0, "error", "KeyError: 3")
-    fake.answers("squeue", moment(RUNNING, prints(job, "one")), moment(left, error(FORGOTTEN)))
-    with pytest.raises(UserError, match="job 7 failed; its output is in"):
-        follow(handle_of(job), job, cancel=False)
-
-
-def test_without_accounting_a_forgotten_finished_run_is_well(job: Job, fake: FakeSlurm) -> None:
-    runs.finish(job.folder, {})
-    fake.answers("squeue", error(FORGOTTEN))
-    assert follow(handle_of(job), job, cancel=False)
-
-
-def test_a_forgotten_job_is_followed_while_it_shows_life(
-    job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake.answers("squeue", moment(RUNNING, prints(job, "one")), error(FORGOTTEN))
-    lock = open(job.folder / runs.LOCK, "w")  # noqa: SIM115
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    threading.Timer(1.5, lock.close).start()
-    started = time.monotonic()
-    with pytest.raises(UserError, match="left no result, and Slurm no longer knows it"):
-        follow(handle_of(job), job, cancel=False)
-    assert time.monotonic() - started > 1.9
 
 
 def test_the_log_goes_on_while_slurm_is_away(
