@@ -7,7 +7,7 @@ from typing import Any
 import torch.distributed as dist
 from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
-from faster_coco_eval import COCOeval_faster
+from hotcoco import COCOeval
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -60,11 +60,14 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
 
 
 @contextmanager
-def faster_coco_eval() -> Iterator[None]:
-    """Let Detectron2's COCO evaluator use faster-coco-eval for its compiled COCOeval."""
+def hotcoco_eval() -> Iterator[None]:
+    """Let Detectron2's COCO evaluator use hotcoco's COCOeval for its compiled one.
+
+    Detectron2's head must find it when an evaluator is made, too, or it falls back to pycocotools.
+    """
     module: Any = coco_evaluation
     before = module.COCOeval_opt
-    module.COCOeval_opt = COCOeval_faster
+    module.COCOeval_opt = COCOeval
     try:
         yield
     finally:

@@ -1,8 +1,7 @@
 """What a config's test set is scored by: a table of the kinds of data sets."""
 
-import logging
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ from detectron2.evaluation import (
     inference_on_dataset,
     print_csv_format,
 )
+from detectron2.utils.file_io import PathManager
+from hotcoco import COCO, COCOeval
 from torch import nn
 
 from common.errors import UserError
 from common.workers import outlive_sigterm, sentence
-from detection.compat import faster_coco_eval
+from detection.compat import hotcoco_eval
 from detection.mapper import Mapper, TestMapper, TrainMapper
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -28,13 +29,33 @@ AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TASKS = {"bbox": "box", "segm": "mask"}
 
 
-class FasterCOCOEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator on faster-coco-eval, which computes pycocotools' numbers."""
+class HotCOCOEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluator on hotcoco, which computes pycocotools' numbers.
+
+    Args:
+        dataset_name: Detectron2's name of a data set with a ``json_file``.
+        tasks: of ``bbox`` and ``segm``.
+        output_dir: folder that the predictions are written to.
+    """
+
+    def __init__(self, dataset_name: str, tasks: Sequence[str], output_dir: str) -> None:
+        with hotcoco_eval():
+            super().__init__(dataset_name, tasks=tasks, output_dir=output_dir)
+        self._coco_api = COCO(PathManager.get_local_path(self._metadata.json_file))
 
     def _eval_predictions(self, *args: Any, **kwargs: Any) -> None:
-        logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # Detectron2 prints it
-        with faster_coco_eval():
+        with hotcoco_eval():
             super()._eval_predictions(*args, **kwargs)
+
+    def _derive_coco_results(
+        self, coco_eval: COCOeval | None, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """AP in percent; 0 without any detection, for which Detectron2 says NaN."""
+        if coco_eval is None:
+            coco_eval = COCOeval(self._coco_api, self._coco_api.loadRes([]), iou_type)
+            coco_eval.run()
+        found: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        return found
 
 
 class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
@@ -82,7 +103,7 @@ def flatten(found: Scores) -> dict[str, float]:
 
 def _coco(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    return FasterCOCOEvaluator(name, tasks=tasks, output_dir=folder)
+    return HotCOCOEvaluator(name, tasks=tasks, output_dir=folder)
 
 
 def _voc(cfg: Any, name: str, folder: str) -> DatasetEvaluator:

@@ -1,33 +1,41 @@
 """The evaluator's numbers are pycocotools', to the last digits."""
 
 import contextlib
+import inspect
 import io
+import json
 import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faster_coco_eval as faster_coco_eval_package
+import hotcoco
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import coco_evaluation
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
+from common.distributed import World
 from common.errors import UserError
-from detection.compat import faster_coco_eval
+from detection.compat import process_groups
 from detection.evaluation import (
     AP_NAMES,
-    FasterCOCOEvaluator,
+    HotCOCOEvaluator,
     check_evaluators,
     evaluate,
     flatten,
 )
 from tests.detection.helpers import config
+from tests.processes import in_processes
 
 ALL_NAMES = [f"{task}_{ap}" for task in ("box", "mask") for ap in AP_NAMES]
 
@@ -91,7 +99,8 @@ def results(truth: COCO, detections: dict[int, Instances], task: str) -> list[di
 def reference(truth: COCO, detections: dict[int, Instances], task: str) -> list[float]:
     """pycocotools' six APs, in percent."""
     with contextlib.redirect_stdout(io.StringIO()):
-        coco_eval = COCOeval(truth, truth.loadRes(results(truth, detections, task)), task)
+        rows = results(truth, detections, task)
+        coco_eval = COCOeval(truth, truth.loadRes(rows) if rows else COCO(), task)
         coco_eval.evaluate()
         coco_eval.accumulate()
         coco_eval.summarize()
@@ -115,6 +124,12 @@ def assert_equals_pycocotools(cfg: Any, folder: Path, seed: int) -> list[float]:
     return wanted
 
 
+def test_what_it_is_compared_with_is_pycocotools_own() -> None:
+    for own, other in ((COCO, hotcoco.COCO), (COCOeval, hotcoco.COCOeval)):
+        assert own is not other and own.__module__.startswith("pycocotools.")
+        assert "pycocotools" in inspect.getfile(own)
+
+
 SMALL = ("INPUT.MIN_SIZE_TEST", 32, "DATALOADER.NUM_WORKERS", 0)
 
 
@@ -130,11 +145,112 @@ def test_it_equals_pycocotools_on_coco(tmp_path: Path, real_data: Path) -> None:
     assert any(annotation["iscrowd"] for annotation in open_truth("coco_2017_val").anns.values())
 
 
-def test_no_detections_are_not_a_number(tmp_path: Path, demo_root: Path) -> None:
+def test_no_detections_score_0(tmp_path: Path, demo_root: Path) -> None:
     truth = open_truth("demo_coco_val")
     nothing = {i: perturbed(truth, i, np.random.default_rng(0))[:0] for i in truth.imgs}
     found = evaluate(config("demo_R_18_FPN", *SMALL), Oracle(nothing), str(tmp_path))
-    assert list(found) == ALL_NAMES and all(math.isnan(ap) for ap in found.values())
+    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, nothing, task)]
+    assert list(found) == ALL_NAMES
+    np.testing.assert_array_equal(list(found.values()), wanted)
+    assert found["box_AP"] == 0
+
+
+CATEGORIES = 1203  # LVIS'
+
+
+def write_many_categories(folder: Path) -> Path:
+    """Ground truth with gaps: images of nothing, of crowds alone, and most categories nowhere."""
+    generator = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, 25):
+        width, height = (int(side) for side in generator.integers(20, 120, 2))
+        name = f"{number}.jpg"
+        Image.new("RGB", (width, height)).save(folder / name)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for _ in range(0 if number % 4 == 0 else 4):
+            x, y = (int(generator.integers(0, side - 8)) for side in (width, height))
+            w, h = (
+                int(generator.integers(6, side - at + 1)) for side, at in ((width, x), (height, y))
+            )
+            mask = np.zeros((height, width), np.uint8, order="F")
+            mask[y : y + h, x : x + w] = generator.random((h, w)) < 0.9
+            encoded = rle.encode(mask)
+            encoded["counts"] = encoded["counts"].decode()
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "bbox": [x, y, w, h],
+                 "category_id": int(generator.integers(1, 40)) * 30, "segmentation": encoded,
+                 "area": int(mask.sum()), "iscrowd": int(number % 4 == 1)}
+            )  # fmt: skip
+    categories = [{"id": number, "name": f"class {number}"} for number in range(1, CATEGORIES + 1)]
+    path = folder / "annotations.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return path
+
+
+@pytest.fixture
+def many_categories(tmp_path: Path) -> Iterator[str]:
+    name = f"many_categories_{tmp_path.name}"
+    register_coco_instances(name, {}, str(write_many_categories(tmp_path)), str(tmp_path))
+    DatasetCatalog.get(name)
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def many_detections(truth: COCO) -> dict[int, Instances]:
+    """On every image, those without objects too, and none on some."""
+    generator = np.random.default_rng(1)
+    found = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
+    counts = Counter(a["category_id"] for a in truth.anns.values() if not a["iscrowd"])
+    label = counts.most_common(1)[0][0] - 1  # of Detectron2's, from 0
+    for image_id in list(truth.imgs)[3::8]:  # without objects
+        assert not truth.imgToAnns[image_id]
+        height, width = found[image_id].image_size
+        wrong = Instances((height, width))
+        wrong.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 9.0, 12.0]]))
+        wrong.scores, wrong.pred_classes = torch.tensor([0.99]), torch.tensor([label])
+        wrong.pred_masks = torch.ones(1, height, width, dtype=torch.bool)
+        found[image_id] = wrong
+    return found
+
+
+def many_config(name: str) -> Any:
+    classes = ("MODEL.ROI_HEADS.NUM_CLASSES", CATEGORIES)
+    return config("demo_R_18_FPN", "DATASETS.TEST", (name,), *classes, *SMALL)
+
+
+def test_it_equals_pycocotools_with_empty_images_crowds_and_1203_categories(
+    tmp_path: Path, many_categories: str
+) -> None:
+    truth = open_truth(many_categories)
+    detections = many_detections(truth)
+    found = evaluate(many_config(many_categories), Oracle(detections), str(tmp_path / "inference"))
+    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
+    np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-9)
+    assert 1 < found["box_AP"] < 99
+    rest = {i: found for i, found in detections.items() if i % 4}
+    assert reference(truth, rest, "bbox") != wanted[:6]  # the false ones are counted
+    assert {a["iscrowd"] for a in truth.anns.values()} == {0, 1}
+
+
+def _evaluate_a_share(world: World, folder: Path, name: str) -> None:
+    register_coco_instances(name, {}, str(folder / "annotations.json"), str(folder))
+    truth = open_truth(name)
+    detections = many_detections(truth)
+    with process_groups(world):
+        found = evaluate(many_config(name), Oracle(detections), str(folder / "inference"))
+    if not world.is_main:
+        assert not found
+        return
+    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
+    np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-9)
+
+
+def test_it_equals_pycocotools_in_two_processes(tmp_path: Path) -> None:
+    write_many_categories(tmp_path)
+    in_processes(_evaluate_a_share, tmp_path, "many_categories_in_two")
 
 
 def test_true_boxes_score_100_and_boxes_alone_are_possible(tmp_path: Path, demo_root: Path) -> None:
@@ -155,21 +271,19 @@ def test_true_boxes_score_100_and_boxes_alone_are_possible(tmp_path: Path, demo_
     assert scores["box_AP"] == scores["box_AP50"] == scores["box_AP75"] == pytest.approx(100)
 
 
-def test_faster_coco_eval_is_used_and_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hotcoco_is_used_and_only_inside(
+    monkeypatch: pytest.MonkeyPatch, demo_root: Path, tmp_path: Path
+) -> None:
     before = coco_evaluation.COCOeval_opt
-    with contextlib.suppress(KeyError), faster_coco_eval():
-        assert coco_evaluation.COCOeval_opt is faster_coco_eval_package.COCOeval_faster
-        raise KeyError
-    assert coco_evaluation.COCOeval_opt is before
     used: list[Any] = []
-    evaluator = FasterCOCOEvaluator.__new__(FasterCOCOEvaluator)
     monkeypatch.setattr(
         coco_evaluation.COCOEvaluator,
         "_eval_predictions",
-        lambda *_: used.append(coco_evaluation.COCOeval_opt),
+        lambda self, _: used.append((coco_evaluation.COCOeval_opt, self._use_fast_impl)),
     )
+    evaluator = HotCOCOEvaluator("demo_coco_val", ("bbox",), str(tmp_path))
     evaluator._eval_predictions([])
-    assert used == [faster_coco_eval_package.COCOeval_faster]
+    assert used == [(hotcoco.COCOeval, True)] and coco_evaluation.COCOeval_opt is before
 
 
 def test_flatten() -> None:
