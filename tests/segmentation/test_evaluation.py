@@ -49,9 +49,8 @@ def reference(truth: Masks, answers: Masks) -> dict[str, float]:
     with np.errstate(invalid="ignore"):
         iou, accuracy = right / (of_class + seen - right), right / of_class
     iou = np.where(of_class > 0, iou, np.nan)
-    occurring = (of_class + seen) > 0
     metrics = {
-        "mIoU": np.nansum(iou) / occurring.sum(),
+        "mIoU": np.nanmean(iou),  # classes in the ground truth
         "fwIoU": np.nansum(iou * of_class) / of_class.sum(),
         "mACC": np.nanmean(accuracy),
         "pACC": right.sum() / of_class.sum(),
@@ -110,6 +109,19 @@ def test_it_equals_numpy(made: tuple[str, Masks], tmp_path: Path) -> None:
     assert_equal(found, reference(truth, answers))
     assert 20 < found["mIoU"] < 70
     assert np.isnan(found["IoU-train"])  # neither there nor found
+    predicted = np.unique(np.concatenate([answer.ravel() for answer in answers.values()]))
+    assert 2 in predicted and np.isnan(found["IoU-bicycle"])  # found, but not there
+
+
+def test_a_class_that_is_only_predicted_does_not_change_the_mean(
+    made: tuple[str, Masks], tmp_path: Path
+) -> None:
+    """Computed by hand: of 6 classes, all pixels of one are taken for a class that is not there."""
+    name, truth = made
+    answers = {image: np.where(mask == 20, 19, mask) for image, mask in truth.items()}
+    answers = {image: np.where(mask == 255, 0, mask) for image, mask in answers.items()}
+    found = evaluate(seg_config(name), Oracle(answers), str(tmp_path))
+    assert found["mIoU"] == pytest.approx(100 * 5 / 6) and np.isnan(found["IoU-train"])
 
 
 def test_a_case_computed_by_hand(made: tuple[str, Masks], tmp_path: Path) -> None:
