@@ -89,6 +89,8 @@ def slurm_executor(
         # srun takes neither from sbatch; one dead process ends the job.
         slurm_srun_args=[f"--cpus-per-task={resources.cpus_per_gpu}", "--kill-on-bad-exit=1"],
     )
+    # submitit's is "submitit", and a site that checks WCKeys knows none of that name.
+    executor._executor.update_parameters(wckey=None)
     return executor
 
 

@@ -58,7 +58,7 @@ class Resources:
         constraint: Features that the nodes must have, as for sbatch.
         exclude: Nodes that are not to be used, as for sbatch.
         comment: A comment for Slurm's accounts.
-        slurm: Other options of sbatch, such as reservation=x nice=100 exclusive; also
+        slurm: Other options of sbatch, such as reservation=x wckey=name exclusive; also
             gres=gpu:TYPE:8, for GPUs of a type.
         timeout_min: Time limit of the job in minutes. Default: a day on Slurm.
         signal_delay_s: How many seconds before the end of a job Slurm warns it.

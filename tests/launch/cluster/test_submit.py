@@ -8,7 +8,7 @@ from submitit.core.utils import DelayedSubmission
 
 from common import runs
 from common.errors import UserError
-from launch.cluster import submission
+from launch.cluster import site, submission
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
 from tests.launch.cluster.fake_slurm import FakeSlurm
@@ -41,13 +41,24 @@ def test_a_job_is_submitted_with_all_that_was_asked_for(
         "constraint": "'a|b'", "exclude": "'n[1-2]'", "time": "90", "reservation": "x",
         "exclusive": "", "signal": "USR2@60", "requeue": "", "job-name": "s0",
     }.items()  # fmt: skip
-    assert "dependency" not in told and "array" not in told
+    assert not told.keys() & {"dependency", "array", "wckey"}
     assert "export NCCL_SOCKET_IFNAME='ib0 ib1'" in script
     (srun,) = (line for line in script if line.startswith("srun"))
     assert "--kill-on-bad-exit=1" in srun and "--cpus-per-task=6" in srun
     (code,) = (tmp_path / "runs" / "code").iterdir()
     assert f"-I -S {code}/launch/cluster/hold_signals.py" in srun and "-P -u -m submitit" in srun
     assert fake_slurm.environment()["PYTHONPATH"].split(":")[0] == str(code)
+
+
+def test_a_wckey_is_the_users_or_the_sites(
+    tmp_path: Path, fake_slurm: FakeSlurm, no_site: Path
+) -> None:
+    start([job(tmp_path)], replace(CPUS, slurm=("wckey=vision",)))
+    assert parameters(fake_slurm.script())["wckey"] == "vision"
+    no_site.parent.mkdir(parents=True)
+    no_site.write_text('slurm = { wckey = "sites" }\n')
+    start([job(tmp_path, 1)], replace(CPUS, slurm=site.resources().slurm))
+    assert parameters(fake_slurm.script(102))["wckey"] == "sites"
 
 
 def test_a_job_on_cpus_asks_for_no_gpus(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
@@ -87,7 +98,8 @@ def test_several_jobs_are_one_array(tmp_path: Path, fake_slurm: FakeSlurm) -> No
     jobs = [job(tmp_path, seed) for seed in range(3)]
     some = Resources(gpus_per_node=0, array_parallelism=2)
     assert start(jobs, some) == {job.folder: f"101_{i}" for i, job in enumerate(jobs)}
-    assert parameters(fake_slurm.script())["array"] == "0-2%2" and not fake_slurm.read("102.sh")
+    told = parameters(fake_slurm.script())
+    assert told["array"] == "0-2%2" and "wckey" not in told and not fake_slurm.read("102.sh")
     for number, one in enumerate(jobs):
         record = Record.read(one.folder)
         assert record is not None and record.job_id == f"101_{number}"
