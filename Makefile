@@ -1,4 +1,5 @@
 # `make` says what there is to make. Override: PYTHON=/path/to/python3.12  VENV=/scratch/venv
+# DETECTRON2=/path/to/checkout: a checkout of its repository, for the tests, before the installed one
 VENV := .venv
 env := $(patsubst %/,%,$(VENV))
 stamp := $(env)/.setup-complete
@@ -49,7 +50,9 @@ demo: setup ## pre-train, transfer and tabulate on small synthetic data
 	@"$(bin)/python" launch/demo.py
 
 test: lint ## check style and types, then run the tests
-	"$(bin)/python" -m pytest
+	@test -z "$(DETECTRON2)" || test -f "$(DETECTRON2)/detectron2/__init__.py" || { \
+		echo "error: DETECTRON2=$(DETECTRON2) is no checkout of Detectron2's repository" >&2; exit 2; }
+	$(if $(DETECTRON2),PYTHONPATH="$(abspath $(DETECTRON2))") "$(bin)/python" -m pytest
 
 slurm: ## install Slurm's packages for the tests on it (root, apt)
 	@"$(or $(PYTHON),python3)" tools/slurm-sandbox install

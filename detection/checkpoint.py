@@ -13,6 +13,7 @@ from common.distributed import World
 from common.errors import UserError
 from common.files import atomic_write, point
 from common.series import Series
+from detection import compat
 
 FINAL = "model_final.pth"
 
@@ -73,6 +74,7 @@ class SeriesCheckpointer(DetectionCheckpointer):
         try:
             return self.load(str(path))
         except Exception as error:  # a file cut short raises almost anything
+            compat.forget_load(self)
             raise UserError(f"{path} cannot be read ({type(error).__name__}).") from error
 
     def _load_model(self, checkpoint: Any) -> Any:

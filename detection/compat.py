@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from hotcoco import COCOeval
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -57,6 +59,25 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
         broadcast_buffers=False,
         find_unused_parameters=not on_gpu and world.size > 2,
     )
+
+
+def seed_sampler(cfg: Any, seed: int) -> Any:
+    """A copy of a config with which Detectron2's training samplers have the order of ``seed``.
+
+    0.6's draw their seed from NumPy's generator, the head's take the config's: both get the same
+    one. Every process of the job calls this, right before the sampler is made.
+    """
+    seeded = cfg.clone()
+    seeded.defrost()
+    seed_all_rng(seed)
+    seeded.SEED = comm.shared_random_seed()
+    seed_all_rng(seed)
+    return seeded
+
+
+def forget_load(checkpointer: DetectionCheckpointer) -> None:
+    """Let a checkpointer load again after an exception; the head's keeps that it is loading."""
+    checkpointer._parsed_url_during_load = None
 
 
 @contextmanager

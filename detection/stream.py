@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
 from common.workers import items_of, outlive_sigterm
+from detection import compat
 from detection.evaluation import kind_of
 from detection.mapper import UNREADABLE, Mapper
 
@@ -56,8 +57,8 @@ class Stream:
         self._seed = seed
         self._workers = cfg.DATALOADER.NUM_WORKERS if workers is None else workers
         mapper = kind_of(cfg).mapper(cfg)
-        seed_all_rng(derived_seed(seed, ORDER))  # a sampler draws its own seed
-        parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        seeded = compat.seed_sampler(cfg, derived_seed(seed, ORDER))
+        parts = build_detection_train_loader.from_config(seeded, mapper=mapper)
         records: list[Record] = parts["dataset"]
         wide = _wide(records, cfg) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
         size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()

@@ -161,7 +161,8 @@ CATEGORIES = 1203  # LVIS'
 def write_many_categories(folder: Path) -> Path:
     """Ground truth with gaps: images of nothing, of crowds alone, and most categories nowhere."""
     generator = np.random.default_rng(0)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(1, 25):
         width, height = (int(side) for side in generator.integers(20, 120, 2))
         name = f"{number}.jpg"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
@@ -21,7 +22,7 @@ import segmentation  # noqa: F401  registers FCN's data sets
 from common.distributed import World
 from common.errors import UserError
 from detection.compat import process_groups
-from detection.stream import Batches, Stream
+from detection.stream import ORDER, Batches, Stream, derived_seed
 from tests.detection.helpers import config, warnings
 from tests.processes import in_processes
 
@@ -102,6 +103,14 @@ def test_another_seed_has_another_order_and_other_scales(demo_root: Path) -> Non
     both = [(x, by_name[x["file_name"]]) for x in there if x["file_name"] in by_name]
     different = [a for a, b in both if not same(a, b)]
     assert len(both) > 20 and len(different) > len(both) / 2  # two scales, flipped or not
+
+
+def test_a_seeds_order_is_the_same_on_every_detectron2(demo_root: Path) -> None:
+    cfg, count = small(), len(DatasetCatalog.get("demo_coco_train"))
+    found = list(itertools.islice(Stream(cfg, 3)._batches.sampler, count))
+    drawn = np.random.RandomState(derived_seed(3, ORDER)).randint(2**31)  # 0.6's own seed
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(drawn))
+    assert found == order.tolist() and cfg.SEED == small().SEED
 
 
 def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
