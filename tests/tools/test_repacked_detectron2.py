@@ -1,5 +1,7 @@
 """The Detectron2 that the installer has installed, at work."""
 
+import importlib.util
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ import install_detectron2 as installer
 def repacked() -> None:
     if installer.installed_tag() is None:
         pytest.skip("the installed Detectron2 is not the repacked one")
+    found = importlib.util.find_spec("detectron2")
+    if not (found and found.origin and found.origin.startswith(sysconfig.get_path("purelib"))):
+        pytest.skip("another Detectron2 comes before the repacked one on the path")
 
 
 def test_keeps_what_is_installed(repacked) -> None:

@@ -74,7 +74,9 @@ def test_who_waits_for_a_command_that_is_refused_has_a_lock_then(tmp_path: Path)
         other.join(0.3)
         assert other.is_alive() and not held
     other.join()
-    assert held == [True] and list(tmp_path.iterdir()) == []
+    # The other may make its lock between the first one's deletion of its own and of the folder.
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert held == [True] and left <= {"out", "runs", LOCK}
 
 
 def test_a_command_that_does_not_end_is_a_sentence(
