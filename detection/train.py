@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.engine import AMPTrainer, SimpleTrainer, hooks
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver import build_optimizer
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
@@ -28,6 +28,7 @@ from detection.datasets import require_datasets, uses_demo
 from detection.evaluation import evaluate, kind_of
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
 from detection.inspection import inspect_datasets
+from detection.schedule import build_lr_scheduler
 from detection.stream import Stream
 
 log = logging.getLogger("detection")

@@ -14,9 +14,9 @@ from detectron2.modeling import (
     ROI_MASK_HEAD_REGISTRY,
     SEM_SEG_HEADS_REGISTRY,
 )
-from detectron2.solver import build_lr_scheduler
 
 from common.errors import UserError
+from detection.schedule import build_lr_scheduler
 
 FLIPS = ("horizontal", "vertical", "none")
 REGISTRIES = {

@@ -30,7 +30,7 @@ LEWEL = ("coco_R_50_C4_1x_infomin", "coco_R_50_FPN_1x_infomin", "coco_R_50_FPN_2
 SEEDS = 5  # of Pascal VOC detection, whose results vary: MoCo (arXiv 1911.05722), section 4.2
 
 # Seconds per iteration of 16 images on 8 V100 GPUs: Detectron2's model zoo, for the same detectors
-# with frozen BatchNorm, so these are lower bounds. Nothing of the kind is known of FCN-16s.
+# with frozen BatchNorm, so these are lower bounds. Nothing of the kind is known of FCN.
 SECONDS = {"coco_R_50_C4": 0.584, "coco_R_50_FPN": 0.261, "pascal_voc_R_50_C4": 0.537}
 GPUS = 8
 
@@ -76,7 +76,7 @@ def sweeps(options: Command) -> list[transfer.Command]:
     """The transfer commands of a suite: what starts from the checkpoint, and what does not."""
     groups: dict[tuple[bool, int], list[Path]] = {}
     for path in configs_of(options.suite):
-        own_start = not re.search(r"_(infomin|moco)$|FCN_30k$", path.stem)
+        own_start = not re.search(r"_(infomin|moco)$|FCN_(30k|D8_20k)$", path.stem)
         seeds = SEEDS if path.stem.startswith("pascal_voc_R_50_C4") else 1
         groups.setdefault((own_start, seeds), []).append(path)
     return [
@@ -148,7 +148,7 @@ def plan_table(members: Sequence[Member], options: Command) -> Table:
         )
     table.caption = (
         f"{len(members)} runs, at least {total:.0f} V100 hours by Detectron2's model zoo, which "
-        "froze BatchNorm and knows neither FCN-16s nor linear evaluation"
+        "froze BatchNorm and knows neither FCN nor linear evaluation"
     )
     return table
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import detection_utils
@@ -14,21 +15,34 @@ from PIL import Image
 from common.errors import UserError
 from segmentation.masks import read_mask
 
-SAMPLING = "relative_range"
+SAMPLINGS = ("relative_range", "range")
+CROPS = ("absolute", "absolute_distorted")
+MAX_AREA = 0.75  # of a crop's labelled pixels, of one class: cat_max_ratio in mmsegmentation
 
 
 class RandomScale(T.Augmentation):
-    """Scale by a ratio drawn uniformly from a range; the image bilinearly, the mask by nearest."""
+    """Scale by a random ratio; the image bilinearly, the mask by nearest."""
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, longest: float | None = None) -> None:
+        """
+        Args:
+            low: what is drawn is uniform from here
+            high: to here.
+            longest: None if the ratio itself is drawn. Otherwise the shorter side is, in pixels,
+                and this is the most that the longer may have where the shorter has ``high``; where
+                that has less, proportionally (mmsegmentation's Resize with a ratio_range).
+        """
         super().__init__()
-        self.low, self.high = low, high
+        self.low, self.high, self.longest = low, high, longest
 
     def get_transform(self, image: NDArray[Any]) -> Transform:
         """Of an image (height, width, 3)."""
         height, width = image.shape[:2]
-        ratio = np.random.uniform(self.low, self.high)
-        new_height, new_width = (max(round(side * ratio), 1) for side in (height, width))
+        ratio = drawn = np.random.uniform(self.low, self.high)
+        if self.longest is not None:
+            longest = int(drawn * self.longest / self.high)
+            ratio = min(int(drawn) / min(height, width), longest / max(height, width))
+        new_height, new_width = (max(int(side * ratio + 0.5), 1) for side in (height, width))
         return T.ResizeTransform(height, width, new_height, new_width, Image.Resampling.BILINEAR)
 
 
@@ -81,11 +95,80 @@ class _CropOrPad(Transform):
         return placed
 
 
+class PhotometricDistortion(T.Augmentation):
+    """Brightness, contrast, saturation and hue, each changed with probability 0.5.
+
+    mmsegmentation's PhotoMetricDistortion (mmseg/datasets/pipelines/transforms.py), with its
+    default ranges.
+    """
+
+    def __init__(self, order: str) -> None:
+        """
+        Args:
+            order: of the channels, RGB or BGR.
+        """
+        super().__init__()
+        self.order = order
+        cv2.setNumThreads(0)  # loaders are processes; each would have threads of its own
+
+    def get_transform(self, image: NDArray[Any]) -> Transform:
+        """Of any image."""
+        on, uniform = np.random.randint(2, size=5), np.random.uniform
+        drawn: dict[str, Any] = {
+            "brightness": uniform(-32, 32) if on[0] else 0.0,
+            "contrast": uniform(0.5, 1.5) if on[1] else 1.0,
+            "saturation": uniform(0.5, 1.5) if on[2] else 1.0,
+            "hue": np.random.randint(-18, 18) if on[3] else 0,
+            "contrast_last": bool(on[4]),
+        }
+        return T.ColorTransform(lambda image: distort(image, self.order, **drawn))
+
+
+def distort(
+    image: NDArray[np.uint8],
+    order: str,
+    *,
+    brightness: float = 0.0,
+    contrast: float = 1.0,
+    saturation: float = 1.0,
+    hue: int = 0,
+    contrast_last: bool = False,
+) -> NDArray[np.uint8]:
+    """An image in other colours, as mmsegmentation computes them.
+
+    Args:
+        image: (h, w, 3), bytes.
+        order: of the channels, RGB or BGR.
+        brightness: is added.
+        contrast: factor of the colours.
+        saturation: factor of OpenCV's saturation in bytes.
+        hue: is added, in OpenCV's units: 2 degrees each, 180 in all.
+        contrast_last: whether the contrast is changed last, and not after the brightness.
+    """
+    image = _linear(image, 1.0, brightness)
+    if not contrast_last:
+        image = _linear(image, contrast)
+    if saturation != 1 or hue:
+        hsv = cv2.cvtColor(image, getattr(cv2, f"COLOR_{order}2HSV"))
+        hsv[..., 1] = _linear(hsv[..., 1], saturation)
+        hsv[..., 0] = (hsv[..., 0].astype(int) + hue) % 180
+        image = np.asarray(cv2.cvtColor(hsv, getattr(cv2, f"COLOR_HSV2{order}")), np.uint8)
+    return _linear(image, contrast) if contrast_last else image
+
+
+def _linear(image: NDArray[Any], factor: float, offset: float = 0.0) -> NDArray[np.uint8]:
+    """Bytes, multiplied, moved, clipped and cut to whole numbers."""
+    return np.clip(image.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
+
+
 class SegmentationMapper:
     """A record of ``segmentation.datasets`` to what :class:`segmentation.fcn.FCN` trains on.
 
-    Detectron2 has no key for a scale relative to an image's own size:
-    ``INPUT.MIN_SIZE_TRAIN_SAMPLING`` "relative_range" says that ``INPUT.MIN_SIZE_TRAIN`` is one.
+    Detectron2's keys are given values here that it does not know.
+    ``INPUT.MIN_SIZE_TRAIN_SAMPLING`` "relative_range" says that ``INPUT.MIN_SIZE_TRAIN`` is a
+    range of ratios of an image's own size; with "range" it is one of its shorter side.
+    ``INPUT.CROP.TYPE`` "absolute_distorted" is a crop that is drawn up to ten times, until no class
+    has over 0.75 of it, and whose colours are distorted.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -126,30 +209,37 @@ class SegmentationMapper:
 
 
 def augmentations(cfg: Any) -> list[T.Augmentation]:
-    """Scale, crop and flip, as a config asks for them.
+    """Scale, crop, flip and colours, as a config asks for them.
 
     Raises:
         UserError: naming a key that asks for something else.
     """
-    inputs = cfg.INPUT
-    if inputs.MIN_SIZE_TRAIN_SAMPLING != SAMPLING or len(inputs.MIN_SIZE_TRAIN) != 2:
+    inputs, ignore = cfg.INPUT, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    sampling, sizes, crop = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN, inputs.CROP
+    if sampling not in SAMPLINGS or len(sizes) != 2:
         raise UserError(
-            f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {inputs.MIN_SIZE_TRAIN_SAMPLING} and "
-            f"INPUT.MIN_SIZE_TRAIN {inputs.MIN_SIZE_TRAIN}; segmentation scales images by a ratio: "
-            f"{SAMPLING} and, for example, (0.5, 2.0)."
+            f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling} and INPUT.MIN_SIZE_TRAIN {sizes}; "
+            "segmentation scales images by a ratio: relative_range and, for example, (0.5, 2.0); "
+            "or range and two lengths of the shorter side in pixels."
         )
-    found: list[T.Augmentation] = [RandomScale(*map(float, inputs.MIN_SIZE_TRAIN))]
-    if inputs.CROP.ENABLED:
-        if inputs.CROP.TYPE != "absolute":
-            raise UserError(
-                f"INPUT.CROP.TYPE is {inputs.CROP.TYPE}; segmentation has absolute crops, whose "
-                "INPUT.CROP.SIZE is in pixels."
-            )
-        height, width = map(int, inputs.CROP.SIZE)
-        # Images stay bytes on their way from the workers: the mean is rounded.
-        fill = np.round(cfg.MODEL.PIXEL_MEAN).astype(np.uint8)
-        found.append(CropOrPad((height, width), fill, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE))
-    if inputs.RANDOM_FLIP != "none":
-        horizontal = inputs.RANDOM_FLIP == "horizontal"
-        found.append(T.RandomFlip(horizontal=horizontal, vertical=not horizontal))
-    return found
+    longest = inputs.MAX_SIZE_TRAIN if sampling == "range" else None
+    scale = RandomScale(float(sizes[0]), float(sizes[1]), longest)
+    horizontal = inputs.RANDOM_FLIP == "horizontal"
+    flips = [T.RandomFlip(horizontal=horizontal, vertical=not horizontal)]
+    if inputs.RANDOM_FLIP == "none":
+        flips = []
+    if not crop.ENABLED:
+        return [scale, *flips]
+    if crop.TYPE not in CROPS:
+        raise UserError(
+            f"INPUT.CROP.TYPE is {crop.TYPE}; segmentation has {' and '.join(CROPS)} crops, whose "
+            "INPUT.CROP.SIZE is in pixels."
+        )
+    height, width = map(int, crop.SIZE)
+    # Images stay bytes on their way from the workers: the mean is rounded.
+    fill = np.round(cfg.MODEL.PIXEL_MEAN).astype(np.uint8)
+    crop_or_pad = CropOrPad((height, width), fill, ignore)
+    if crop.TYPE == "absolute":
+        return [scale, crop_or_pad, *flips]
+    diverse = T.RandomCrop_CategoryAreaConstraint("absolute", (height, width), MAX_AREA, ignore)
+    return [scale, diverse, *flips, PhotometricDistortion(inputs.FORMAT), crop_or_pad]

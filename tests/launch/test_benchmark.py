@@ -33,9 +33,11 @@ def test_the_full_suite_is_every_config_once_with_the_weights_that_it_is_for() -
     )  # fmt: skip
     published = {p.stem for p in benchmark.CONFIGS.glob("*.yaml")}
     assert found.keys() == {n for n in published if not n.startswith(("Base", "demo"))}
-    for name in ("coco_R_50_C4_1x", "coco_R_50_FPN_2x_rand", "pascal_voc_R_50_C4_24k"):
+    for name in ("coco_R_50_C4_1x", "coco_R_50_FPN_2x_rand", "pascal_voc_R_50_C4_24k",
+                 "pascal_voc_R_50_FCN_D8_20k_rand"):  # fmt: skip
         assert found[name].weights == ()  # its own: supervised, or random
-    for name in ("coco_R_50_FPN_1x_moco", "pascal_voc_R_50_C4_24k_infomin"):
+    for name in ("coco_R_50_FPN_1x_moco", "pascal_voc_R_50_C4_24k_infomin",
+                 "pascal_voc_R_50_FCN_30k", "pascal_voc_R_50_FCN_D8_20k"):  # fmt: skip
         assert found[name].weights == ("c.pth",)
     assert {name for name, sweep in found.items() if sweep.seeds == 5} == {
         name for name in found if name.startswith("pascal_voc_R_50_C4")

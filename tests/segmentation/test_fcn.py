@@ -14,7 +14,8 @@ import segmentation  # noqa: F401  registers FCN
 from segmentation.fcn import FCN
 from tests.detection.helpers import config
 
-R50, R18 = "pascal_voc_R_50_FCN_30k", "demo_voc_R_18_FCN"
+R50, R18, D8 = "pascal_voc_R_50_FCN_30k", "demo_voc_R_18_FCN", "pascal_voc_R_50_FCN_D8_20k"
+BN = ("MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN")
 
 
 def build(name: str, device: str = "meta", *overrides: Any) -> Any:
@@ -27,7 +28,20 @@ def build(name: str, device: str = "meta", *overrides: Any) -> Any:
 def small() -> FCN:
     """A ResNet-18 with numbers, whose statistics are not the initial ones."""
     torch.manual_seed(0)
-    model: FCN = build(R18, "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN")
+    model: FCN = build(R18, "cpu", *BN)
+    return warmed(model)
+
+
+@pytest.fixture(scope="module")
+def small_d8() -> FCN:
+    """Likewise an FCN-D8."""
+    torch.manual_seed(0)
+    model: FCN = build(D8, "cpu", *BN, "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS",
+                       64, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16)  # fmt: skip
+    return warmed(model)
+
+
+def warmed(model: FCN) -> FCN:
     model.train()
     with torch.no_grad():
         model([{"image": torch.randint(0, 256, (3, 65, 65)).byte(),
@@ -174,6 +188,141 @@ def test_training_pads_images_to_be_ignored(small: FCN) -> None:
     with torch.no_grad():
         loss = small([{"image": image, "sem_seg": labels}] * 2)["loss_sem_seg"]
         normalised = F.pad((image - small.pixel_mean) / small.pixel_std, (0, 15, 0, 5))
-        logits = small.logits(torch.stack([normalised] * 2))[:, :, :60, :50]
+        padded = torch.stack([normalised] * 2)
+        logits = small.upsample(small.head(small.backbone(padded)["res5"]), padded)
+        logits = logits[:, :, :60, :50]
         wanted = F.cross_entropy(logits, torch.stack([labels] * 2))
     torch.testing.assert_close(loss, wanted)
+
+
+# FCN-D8: mmsegmentation's configs/_base_/models/fcn_r50-d8.py with DenseCL's plain ResNet.
+
+
+def test_every_convolution_of_d8_is_mmsegmentations() -> None:
+    """Its ResLayer: a stage has one stride, in its first block; contract_dilation halves there."""
+    backbone = build(D8).backbone
+    strides, dilations = (1, 2, 1, 1), (1, 1, 2, 4)
+    for number, blocks in enumerate((3, 4, 6, 3)):
+        stage = getattr(backbone, f"res{number + 2}")
+        assert len(stage) == blocks
+        for position, block in enumerate(stage):
+            dilation, first = dilations[number], position == 0
+            dilation = dilation // 2 if first and dilation > 1 else dilation
+            stride = strides[number] if first else 1
+            found = (block.conv2.kernel_size, block.conv2.stride, block.conv2.dilation,
+                     block.conv2.padding)  # fmt: skip
+            assert found == ((3, 3), (stride,) * 2, (dilation,) * 2, (dilation,) * 2)
+            ones = [block.conv1, block.conv3]
+            assert {(c.kernel_size, c.stride, c.padding) for c in ones} == {
+                ((1, 1), (1, 1), (0, 0))
+            }
+            assert (block.shortcut is not None) == first
+            if first:
+                assert block.shortcut.stride == (stride, stride)
+    stem = backbone.stem.conv1
+    assert (stem.kernel_size, stem.stride, stem.out_channels) == ((7, 7), (2, 2), 64)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (512, 683), (410, 2048)])
+def test_the_output_stride_of_d8_is_8(size: tuple[int, int]) -> None:
+    model = build(D8)
+    assert {name: shape.stride for name, shape in model.backbone.output_shape().items()} == {
+        "res4": 8, "res5": 8
+    }  # fmt: skip
+    features = model.backbone(torch.zeros(1, 3, *size, device="meta"))
+    eighth = tuple(-(-side // 8) for side in size)
+    assert features["res4"].shape == (1, 1024, *eighth)
+    assert features["res5"].shape == (1, 2048, *eighth)
+    assert model.head(features["res5"]).shape == model.auxiliary(features["res4"]).shape
+    assert model.auxiliary(features["res4"]).shape == (1, 21, *eighth)
+
+
+def test_the_number_of_parameters_of_d8() -> None:
+    """By hand, from the shapes of the layers."""
+    model = build(D8)
+    head = 9 * (2048 * 512 + 512 * 512 + (2048 + 512) * 512) + 3 * 2 * 512 + 512 * 21 + 21
+    auxiliary = 9 * 1024 * 256 + 2 * 256 + 256 * 21 + 21
+    assert (head, auxiliary) == (23_606_805, 2_365_205)
+    assert sum(p.numel() for p in model.head.parameters()) == head
+    assert sum(p.numel() for p in model.auxiliary.parameters()) == auxiliary
+    assert sum(p.numel() for p in model.parameters()) == 23_508_032 + head + auxiliary == 49_480_042
+    assert all(p.requires_grad for p in model.parameters())
+    norms = [m for m in model.modules() if type(m).__name__.endswith("BatchNorm")]
+    assert len(norms) == 53 + 3 + 1 and {type(m) for m in norms} == {nn.SyncBatchNorm}
+
+
+def test_the_head_of_d8_sees_its_input_twice(small_d8: Any) -> None:
+    """Two convolutions, a third over input and output, dropout of channels, a 1x1."""
+    small_d8.eval()
+    (first, second), third, dropout, predictor = small_d8.head
+    features = torch.randn(2, 512, 9, 7)
+    with torch.no_grad():
+        between = second(first(features))
+        expected = predictor(third(torch.cat([features, between], dim=1)))
+        torch.testing.assert_close(small_d8.head(features), expected)
+    for layer in (first, second, third, small_d8.auxiliary[0]):
+        assert (layer.kernel_size, layer.dilation, layer.padding) == ((3, 3), (1, 1), (1, 1))
+    for layer in (dropout, small_d8.auxiliary[1]):
+        assert isinstance(layer, nn.Dropout2d) and layer.p == 0.1
+    assert len(small_d8.auxiliary) == 3
+
+
+def test_heads_start_as_mmsegmentations() -> None:
+    """Kaiming's normal distribution with fan out; 0.01 in the last layer."""
+    torch.manual_seed(0)
+    model = build(D8, "cpu", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+                  "MODEL.SEM_SEG_HEAD.CONVS_DIM", 64)  # fmt: skip
+    for conv, width in ((model.head[1], 64), (model.auxiliary[0], 32)):
+        assert conv.weight.std().item() == pytest.approx((2 / (9 * width)) ** 0.5, rel=0.03)
+    for predictor in (model.head[3], model.auxiliary[2]):
+        assert predictor.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert not predictor.bias.any()
+
+
+def test_the_losses_of_d8_are_means_over_all_pixels(small_d8: Any) -> None:
+    """mmsegmentation's default: an ignored pixel counts as one whose cross entropy is 0."""
+    small_d8.train()
+    layers = [m for m in small_d8.modules() if isinstance(m, nn.Dropout2d)]
+    inputs = [{"image": torch.randint(0, 256, (3, 64, 64)).byte(),
+               "sem_seg": torch.randint(0, 21, (64, 64))} for _ in range(2)]  # fmt: skip
+    inputs[0]["sem_seg"][:20] = 255
+    inputs[1]["sem_seg"][:, 50:] = 255
+    labels = torch.stack([x["sem_seg"] for x in inputs])
+    for layer in layers:
+        layer.p = 0.0
+    with torch.no_grad():
+        found = small_d8(inputs)
+        images = torch.stack([(x["image"] - small_d8.pixel_mean) / small_d8.pixel_std
+                              for x in inputs])  # fmt: skip
+        features = small_d8.backbone(images)
+        coarse = {"loss_sem_seg": small_d8.head(features["res5"]),
+                  "loss_auxiliary": small_d8.auxiliary(features["res4"])}  # fmt: skip
+    for layer in layers:
+        layer.p = 0.1
+    assert found.keys() == coarse.keys()
+    for (name, logits), weight in zip(coarse.items(), (1.0, 0.4), strict=True):
+        assert logits.shape[-2:] == (8, 8)
+        logits = F.interpolate(logits, (64, 64), mode="bilinear", align_corners=False)
+        each = F.cross_entropy(logits, labels.where(labels != 255, 0), reduction="none")
+        expected = each[labels != 255].sum() / (2 * 64 * 64) * weight
+        torch.testing.assert_close(found[name], expected)
+
+
+def test_d8_resizes_logits_twice(small_d8: Any) -> None:
+    """To the image as the network saw it, and from there to the file's own size."""
+    small_d8.eval()
+    image = torch.randint(0, 256, (3, 70, 93)).byte()
+    with torch.no_grad():
+        (found,) = small_d8([{"image": image, "height": 51, "width": 68}])
+        normalised = (image - small_d8.pixel_mean) / small_d8.pixel_std
+        coarse = small_d8.head(small_d8.backbone(normalised[None])["res5"])
+        assert coarse.shape == (1, 21, 9, 12)
+        for size in ((70, 93), (51, 68)):
+            coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found["sem_seg"], coarse[0])
+
+
+def test_d8_decays_norms_and_biases_too(small_d8: Any) -> None:
+    groups = build_optimizer(config(D8), small_d8).param_groups
+    assert {(g["weight_decay"], g["momentum"], g["lr"]) for g in groups} == {(5e-4, 0.9, 0.01)}
+    assert sum(len(g["params"]) for g in groups) == len(list(small_d8.parameters()))

@@ -27,6 +27,12 @@ TINY = (
     "INPUT.MIN_SIZE_TEST 48 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) "
     "SOLVER.WARMUP_ITERS 0 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
 )
+# What makes of a config of FCN-16s one of FCN-D8.
+D8 = (
+    "MODEL.META_ARCHITECTURE FCND8 MODEL.SEM_SEG_HEAD.NAME FCND8Head MODEL.RESNETS.RES5_DILATION 4 "
+    "MODEL.RESNETS.OUT_FEATURES ('res4','res5') INPUT.CROP.TYPE absolute_distorted "
+    "SOLVER.LR_SCHEDULER_NAME WarmupPolyLR"
+)
 SCORES = ["mIoU", "fwIoU", *(f"IoU-{name}" for name in CLASSES), "mACC", "pACC"]
 
 
@@ -70,9 +76,13 @@ def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
     assert "META_ARCHITECTURE: FCN" in (tmp_path / "config.yaml").read_text()
 
 
-def test_a_run_ended_three_times_equals_an_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["", D8], ids=["FCN-16s", "FCN-D8"])
+def test_a_run_ended_three_times_equals_an_undisturbed_one_to_the_bit(
+    tmp_path: Path, model: str
+) -> None:
     """With evaluations, and precise BN before them, on the way."""
-    config = tiny("SOLVER.MAX_ITER 9 SOLVER.STEPS (6,) SOLVER.WARMUP_ITERS 4 TEST.EVAL_PERIOD 4")
+    schedule = "SOLVER.MAX_ITER 9 SOLVER.STEPS (6,) SOLVER.WARMUP_ITERS 4 TEST.EVAL_PERIOD 4"
+    config = tiny(f"{schedule} {model}")
     whole = transfer(config, tmp_path / "whole")
     for step in (2, 1, 2):  # after 3, 5 and 8 iterations
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
@@ -90,7 +100,11 @@ def test_a_run_ended_three_times_equals_an_undisturbed_one_to_the_bit(tmp_path: 
 
 @pytest.mark.parametrize(
     ("config", "architecture", "tensors"),
-    [("demo_voc_R_18_FCN", "resnet18", 100), ("pascal_voc_R_50_FCN_30k", "resnet50", 265)],
+    [
+        ("demo_voc_R_18_FCN", "resnet18", 100),
+        ("pascal_voc_R_50_FCN_30k", "resnet50", 265),
+        ("pascal_voc_R_50_FCN_D8_20k", "resnet50", 265),
+    ],
 )
 def test_the_dilated_backbone_starts_from_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, architecture: str, tensors: int
@@ -98,6 +112,7 @@ def test_the_dilated_backbone_starts_from_the_weights(
     monkeypatch.setattr(detection_train, "evaluate", lambda *_: {"mIoU": math.nan})
     overrides = (
         "SOLVER.MAX_ITER 1 SOLVER.STEPS () TEST.PRECISE_BN.ENABLED False "
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING relative_range "
         "DATASETS.TRAIN ('demo_voc_2012_train_sem_seg',) "
         "DATASETS.TEST ('demo_voc_2012_val_sem_seg',)"
     )
@@ -124,12 +139,21 @@ def test_what_a_config_asks_in_vain_is_refused(tmp_path: Path) -> None:
         transfer(tiny("INPUT.MIN_SIZE_TRAIN_SAMPLING choice"), tmp_path)
 
 
-def test_a_real_run(tmp_path: Path, real_data: Path) -> None:
-    overrides = "INPUT.CROP.SIZE [65,65] INPUT.MIN_SIZE_TEST 64 TEST.PRECISE_BN.NUM_ITER 1"
-    metrics = transfer(tiny(overrides, "pascal_voc_R_50_FCN_30k"), tmp_path)
+@pytest.mark.parametrize(
+    ("config", "own", "weight"),
+    [
+        ("pascal_voc_R_50_FCN_30k", "", 1.0),
+        ("pascal_voc_R_50_FCN_D8_20k", "INPUT.MIN_SIZE_TRAIN (64,96)", 1.4),
+    ],
+)
+def test_a_real_run(tmp_path: Path, real_data: Path, config: str, own: str, weight: float) -> None:
+    overrides = f"INPUT.CROP.SIZE [65,65] INPUT.MIN_SIZE_TEST 64 TEST.PRECISE_BN.NUM_ITER 1 {own}"
+    metrics = transfer(tiny(overrides, config), tmp_path)
     assert metrics["demo"] is False and all(metrics[name] is not None for name in SCORES)
     text = (tmp_path / "log.txt").read_text()
     assert "dataset voc_2012_train_aug_sem_seg: 65 images" in text
+    first = read_lines(tmp_path / "metrics.jsonl")[0]["total_loss"]  # knows nothing yet
+    assert first == pytest.approx(weight * math.log(21), rel=0.2)
 
 
 def _two_processes(world: World, folder: Path) -> None:
