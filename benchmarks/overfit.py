@@ -2,9 +2,9 @@
 
     DETECTRON2_DATASETS=/path/to/datasets python -m benchmarks.overfit --task segmentation
 
-A ResNet-18 starts from nothing and sees 8 images of VOC 2012 or COCO again and again, without
-augmentation; it is then scored on them. Nothing is written but a temporary folder. Exit status 1 if
-the score is not what a network without a fault gets.
+A ResNet-18, or the model of another config, starts from nothing and sees 8 images of VOC 2012 or
+COCO again and again, without augmentation; it is then scored on them. Nothing is written but a
+temporary folder. Exit status 1 if the score is not what a network without a fault gets.
 
 The images are made small and square: where a crop is padded, training and test differ, since the
 FCN sees 192 pixels far. They are those whose smallest object is largest: a network of stride 16
@@ -44,7 +44,8 @@ class Options:
     Attributes:
         task: Segmentation of VOC 2012's train images, or detection of COCO's train2017.
         images: How many.
-        size: Their side in pixels; the FCN pads it to a multiple of 16 plus 1.
+        size: Their side in pixels; FCN-16s pads it to a multiple of 16 plus 1.
+        config: Name of a file in det_configs/, whose model is trained. Default: the task's.
         iterations: Of all images each. Default: the task's.
         lr: Learning rate. Default: the task's.
     """
@@ -52,6 +53,7 @@ class Options:
     task: Literal["segmentation", "detection"]
     images: int = 8
     size: int = 161
+    config: str | None = None
     iterations: int | None = None
     lr: float | None = None
 
@@ -148,7 +150,8 @@ TASKS = {
         90,
         400,
         0.05,
-        "INPUT.MIN_SIZE_TRAIN (1.0,1.0) INPUT.CROP.SIZE [{size},{size}]",
+        "INPUT.MIN_SIZE_TRAIN (1.0,1.0) INPUT.MIN_SIZE_TRAIN_SAMPLING relative_range "
+        "INPUT.CROP.SIZE [{size},{size}] INPUT.CROP.TYPE absolute INPUT.MIN_SIZE_TEST 0",
     ),
     "detection": Task(
         prepare_coco,
@@ -193,7 +196,7 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
         size=options.size,
     )
     config = TransferConfig(
-        str(CONFIGS / f"{task.config}.yaml"),
+        str(CONFIGS / f"{options.config or task.config}.yaml"),
         lr=options.lr or task.lr,
         overrides=tuple(words.split()),
     )

@@ -1,6 +1,7 @@
 """The benchmarks run; what they find takes minutes."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -9,12 +10,23 @@ from benchmarks.overfit import TASKS, Options, overfit
 from common.errors import UserError
 
 
-@pytest.mark.parametrize("task", ["segmentation", "detection"])
+@pytest.mark.parametrize(
+    ("task", "config"),
+    [
+        ("segmentation", None),
+        ("segmentation", "pascal_voc_R_50_FCN_D8_20k"),
+        ("detection", None),
+    ],
+)
 def test_overfit(
-    demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+    demo_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: Literal["segmentation", "detection"],
+    config: str | None,
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(demo_root))
-    options = Options(task, images=2, size=49, iterations=4)  # type: ignore[arg-type]
+    options = Options(task, images=2, size=49, iterations=4, config=config)
     try:
         score, loss = overfit(options, tmp_path)
         records = DatasetCatalog.get(TASKS[task].dataset)
