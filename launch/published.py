@@ -1,4 +1,9 @@
-"""Published figures of the same protocols, each with its source: ``published.csv``."""
+"""Published figures of the same protocols, each with its source: ``published.csv``.
+
+A row's ``status`` is ``published``, ``superseded`` (by its own authors), ``not reproduced`` (by
+others, publicly) or ``other recipe``; ``differs`` names the fields of its recipe that are not those
+of the config that it stands beside, separated by ``; ``; ``note`` tells where that was read.
+"""
 
 import math
 import re
@@ -10,8 +15,7 @@ import pandas as pd
 FILE = Path(__file__).with_name("published.csv")
 PROTOCOLS = Path(__file__).with_name("protocols.csv")
 VARIANT = re.compile(r"_(infomin|moco|rand)$")
-# Published with SyncBN, which MoCo's C4 and VOC configs do not have.
-SYNCBN = re.compile(r"LEWEL|InfoMin")
+STARTS = ("random", "supervised")  # no pre-training whose epochs could differ
 
 # Columns of our tables and of published.csv.
 FIGURES = (
@@ -20,14 +24,14 @@ FIGURES = (
     *("mIoU", "top1"),
 )
 
-# A linear evaluation that can be compared with a published one; beside it the name of its protocol.
+# A linear evaluation that can be compared with a published one.
 LINEAR = {"architecture": "resnet50", "image_size": 224, "epochs": 50, "demo": False}
-LINEAR_PROTOCOL = "linear 50ep"
 
 
 def read() -> pd.DataFrame:
     """All published rows, as in the file."""
-    return pd.read_csv(FILE, dtype={"pretrain_epochs": "Int64", "lr": str})
+    text = dict.fromkeys(("lr", "differs", "note"), str)
+    return pd.read_csv(FILE, dtype={"pretrain_epochs": "Int64", **text})
 
 
 def protocols() -> pd.DataFrame:
@@ -41,8 +45,8 @@ def protocols() -> pd.DataFrame:
 def benchmark_of(kind: str, config: str) -> str:
     """What ``published.csv`` calls the protocol of a run.
 
-    A config's variants are one protocol, though MoCo's C4 and VOC ones synchronise BatchNorm in
-    another way (see :data:`SYNCBN`); but MoCo's FPN has another head, and is a protocol of its own.
+    A config's variants are one protocol, though not always what was published (:func:`_variant`);
+    but MoCo's FPN has another head, and is a protocol of its own.
 
     >>> benchmark_of("transfer", "coco_R_50_FPN_1x_infomin")
     'coco_R_50_FPN_1x'
@@ -68,59 +72,68 @@ def method_of(method: str, norm: str) -> str:
     return method.removesuffix(" (re-implementation)")
 
 
-def find(kind: str, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The published row of the same protocol, method and pre-training epochs as one of ours.
+def find(kind: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Published rows of the same protocol, method and pre-training epochs as one of ours.
 
     Args:
         kind: of the run, as in ``runs/<kind>/``.
         row: a row of its results table.
 
     Returns:
-        Its figures and its ``source``; None if nothing is published, the run is of another size,
-        norm or learning rate than the protocol's (the config's own, where no rate was published),
-        of another YAML than ours of that name, or only evaluated a detector, of whose training its
-        row does not tell. Of several rows the first, unless another one was made with the config's
-        own learning rate.
+        The reference: the first row of status ``published`` whose recipe is that of the run's
+        config. Where there is none, all others. Each has its figures, its ``source`` and ``why``
+        it is no reference, "" for one that is. Nothing, if nothing is published, the run is of
+        another size, norm or learning rate than the protocol's (the config's own, where no rate
+        was published; any, where that is what differs), of another YAML than ours of that name, or
+        only evaluated a detector, of whose training its row does not tell.
     """
     if any(row.get(name) is True for name in ("demo", "low_lr", "eval_only")):
-        return None
+        return []
     if kind == "linear" and any(row.get(name) != value for name, value in LINEAR.items()):
-        return None
-    frame = read()
+        return []
     config = "" if pd.isna(row.get("config")) else str(row["config"])
     ours, said = protocols(), row.get("config_hash")
     if config and config not in ours.index:
-        return None
+        return []
     if config and pd.notna(said) and said != ours.at[config, "config_hash"]:
-        return None
-    if "_C4_" in config and config.endswith("_moco") and SYNCBN.match(str(row["method"])):
-        return None
+        return []
+    frame, norm = read(), row.get("norm")
     wanted = frame["benchmark"] == benchmark_of(kind, config)
-    norm = row.get("norm")
     wanted &= frame["method"] == method_of(str(row["method"]), "" if pd.isna(norm) else str(norm))
-    if kind == "linear":
-        wanted &= frame["protocol"] == LINEAR_PROTOCOL
     epochs = row.get("pretrain_epochs")
-    published = frame["pretrain_epochs"]
-    if row["method"] not in ("random", "supervised"):
-        wanted &= False if pd.isna(epochs) else published == epochs
-    found = frame[wanted.fillna(False)]
-    if not len(found):
-        return None
-    rates = pd.to_numeric(found["lr"], errors="coerce")
-    own = found[rates.notna()]
-    best = (own if len(own) else found).iloc[0]
-    lr, theirs = row.get("lr"), pd.to_numeric(best["lr"], errors="coerce")
-    if config and pd.isna(best["lr"]):
-        theirs = ours.at[config, "lr"]
-    if lr is not None and pd.notna(lr) and pd.notna(theirs) and not _near(lr, theirs, row):
-        return None
-    return dict(best)
+    if row["method"] not in STARTS:
+        wanted &= False if pd.isna(epochs) else frame["pretrain_epochs"] == epochs
+    found = []
+    for known in frame[wanted.fillna(False)].to_dict("records"):
+        differs = str(known["differs"]).split("; ") if pd.notna(known["differs"]) else []
+        theirs = pd.to_numeric(known["lr"], errors="coerce")
+        if config and pd.isna(known["lr"]):
+            theirs = ours.at[config, "lr"]
+        if _another_rate(row, theirs) and not any(d.startswith("learning rate") for d in differs):
+            continue
+        differs += _variant(config, str(known["benchmark"]), str(row["method"]))
+        why = [known["status"]] if known["status"] not in ("published", "other recipe") else []
+        why += ["other recipe: " + ", ".join(differs)] if differs else []
+        found.append({**known, "why": "; ".join(why)})
+    return [known for known in found if not known["why"]][:1] or found
 
 
-def _near(ours: float, theirs: float, row: dict[str, Any]) -> bool:
-    """Whether two learning rates are the same, ours scaled to the published batch."""
-    batch = row.get("batch_size")
-    published = 256 if "architecture" in row else 16
-    scale = published / batch if batch is not None and pd.notna(batch) else 1
-    return math.isclose(ours * scale, theirs, rel_tol=1e-3)
+def _variant(config: str, benchmark: str, method: str) -> list[str]:
+    """In what a variant of a benchmark's config is not what the figures were made with.
+
+    Named is what was published: MoCo, too, measured with SyncBN, and random and supervised starts
+    had the pixels of MSRA's ResNet, as our ``_rand`` and the config without a suffix do.
+    """
+    if config.removeprefix(benchmark) not in ("_infomin", "_moco"):
+        return []
+    pixels = ["BGR pixels"] if method in STARTS else []
+    return pixels + (["SyncBN"] if config.endswith("_moco") else [])
+
+
+def _another_rate(row: dict[str, Any], published: float) -> bool:
+    """Whether a run's learning rate, scaled to the published batch, is not the published one."""
+    lr, batch = row.get("lr"), row.get("batch_size")
+    if pd.isna(lr) or pd.isna(published):
+        return False
+    scale = 1 if pd.isna(batch) else (256 if "architecture" in row else 16) / batch
+    return not math.isclose(lr * scale, published, rel_tol=1e-3)

@@ -1,6 +1,7 @@
 """Tables to read: mean and deviation over seeds, and the published figure beside them."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -46,8 +47,9 @@ def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         What the rows of an experiment share; ``seeds``, their number; for each figure its mean,
         over several seeds with the sample's standard deviation (``38.5 ± 0.2``); and where the
-        same protocol, method and epochs were published, ``published`` and ``difference`` of the
-        figures that both have, and the ``source`` with its learning rate.
+        same protocol, method and epochs were published, ``published`` figures of the kinds that
+        the run has, and their ``source`` with its learning rate. The ``difference`` is from a
+        figure of the same recipe; behind every other stands in brackets what is wrong with it.
     """
     if "subset" in frame:  # drawn anew for each seed
         frame = frame.assign(subset=frame["subset"].str.replace(r" seed \d+$", "", regex=True))
@@ -75,20 +77,31 @@ def _beside(kind: str, row: dict[str, object], group: pd.DataFrame) -> dict[str,
     overrides = row.get("overrides")
     if pd.notna(overrides) and overrides:  # another protocol
         return {}
-    known = published.find(kind, row)
-    if known is None:
+    shown = [(known, _both(known, group)) for known in published.find(kind, row)]
+    if not shown:
         return {}
-    both = [
-        name
-        for name in published.FIGURES
-        if name in group and group[name].notna().any() and not math.isnan(float(known[name]))
-    ]
-    differences = [f"{group[name].mean() - known[name]:+.2f}" for name in both]
+    (first, both), *_ = shown
+    differences = [f"{group[name].mean() - first[name]:+.2f}" for name in both]
     return {
-        "published": ", ".join(f"{name} {known[name]:g}" for name in both),
-        "difference": ", ".join(differences),
-        "source": f"{known['source']}, lr {'?' if pd.isna(known['lr']) else known['lr']}",
+        "published": "; ".join(_figures(known, both) for known, both in shown),
+        "difference": None if first["why"] else ", ".join(differences),
+        "source": "; ".join(
+            f"{known['source']}, lr {'?' if pd.isna(known['lr']) else known['lr']}"
+            for known, _ in shown
+        ),
     }
+
+
+def _both(known: dict[str, Any], group: pd.DataFrame) -> list[str]:
+    """Names of the figures that the run and a published row have."""
+    ours = [name for name in published.FIGURES if name in group and group[name].notna().any()]
+    return [name for name in ours if not math.isnan(float(known[name]))]
+
+
+def _figures(known: dict[str, Any], names: list[str]) -> str:
+    """For example ``box_AP 40.4 (other recipe: weight decay 2.5e-5)``."""
+    figures = ", ".join(f"{name} {known[name]:g}" for name in names)
+    return f"{figures} ({known['why']})" if known["why"] else figures
 
 
 def markdown(kind: str, summary: pd.DataFrame) -> str:
