@@ -1,8 +1,11 @@
 """Where a number came from: code, versions, hardware."""
 
 import importlib.metadata
+import importlib.util
+import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -10,6 +13,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 SOURCES = ("common", "demo", "det_configs", "detection", "launch", "pretrain", "segmentation")
+DRIVER = Path("/sys/module/nvidia/version")
 COMMIT = "COMMIT"  # in a snapshot of the code: what the checkout's commit was
 
 
@@ -37,10 +41,32 @@ def git_commit(root: Path = ROOT) -> str:
         return ""
 
 
+def ran_on(device: torch.device, processes: int, dtype: torch.dtype | None) -> dict[str, str]:
+    """Columns of a row: ``versions``, ``device`` and ``precision``.
+
+    Args:
+        device: of this process.
+        processes: how many there are.
+        dtype: of autocast; None for none.
+    """
+    return {
+        "versions": versions(),
+        "device": device_name(device, processes),
+        "precision": precision(device, dtype),
+    }
+
+
 def versions() -> str:
-    """Versions of Python and the packages that numbers depend on, as ``name version; ...``."""
+    """Versions of Python and the packages that numbers depend on, as ``name version; ...``.
+
+    Behind Detectron2's, in a process that has it, stand the commit where it is known and whether
+    the compiled operators are there: ``detectron2 0.6 a1ce2f956a with compiled operators``.
+    """
     found = [f"python {platform.python_version()}"]
     for name in PACKAGES:
+        if name == "detectron2" and name in sys.modules:
+            found.append(_detectron2(Path(sys.modules[name].__path__[0]).resolve().parent))
+            continue
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -48,7 +74,43 @@ def versions() -> str:
     return "; ".join(found)
 
 
+def _detectron2(root: Path) -> str:
+    """The Detectron2 in ``root``: a checkout, a copy on PYTHONPATH or an installed one."""
+    commit = git_commit(root) if (root / ".git").exists() else _installed_commit(root)
+    operators = "with" if importlib.util.find_spec("detectron2._C") else "without"
+    words = ("detectron2", sys.modules["detectron2"].__version__, commit, operators)
+    return " ".join(filter(None, words)) + " compiled operators"
+
+
+def _installed_commit(root: Path) -> str:
+    """What pip noted where it installed from a repository; "" for a copy that it does not know."""
+    try:
+        installed = importlib.metadata.distribution("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    if Path(str(installed.locate_file(""))).resolve() != root:
+        return ""
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    return str(origin.get("vcs_info", {}).get("commit_id", ""))[:10]
+
+
 def device_name(device: torch.device, processes: int) -> str:
-    """For example ``8 x NVIDIA H200`` or ``2 x cpu``."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return f"{processes} x {name}"
+    """For example ``8 x NVIDIA H200, driver 570.86.15`` or ``2 x cpu``."""
+    if device.type != "cuda":
+        return f"{processes} x cpu"
+    driver = f", driver {DRIVER.read_text().strip()}" if DRIVER.is_file() else ""
+    return f"{processes} x {torch.cuda.get_device_name(device)}{driver}"
+
+
+def precision(device: torch.device, dtype: torch.dtype | None) -> str:
+    """In what a model computes: the type of autocast, or without it ``float32``.
+
+    cuDNN, unless told otherwise, rounds the operands of such convolutions to TF32 on GPUs that
+    have it (compute capability 8.0): ``float32, convolutions in TF32``.
+    """
+    if dtype is not None:
+        return str(dtype).removeprefix("torch.")
+    if device.type != "cuda" or not torch.backends.cudnn.allow_tf32:
+        return "float32"
+    has_it = torch.cuda.get_device_capability(device) >= (8, 0)
+    return "float32, convolutions in TF32" if has_it else "float32"

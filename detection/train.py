@@ -18,7 +18,7 @@ from common.distributed import World
 from common.errors import UserError
 from common.files import atomic_write
 from common.metrics import rewind
-from common.provenance import device_name, git_commit, versions
+from common.provenance import device_name, git_commit, precision, ran_on
 from common.running import Run, running
 from common.series import Series
 from detection import compat
@@ -101,9 +101,10 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
         trainer.register_hooks([Writing(_writers(cfg, folder), LOG_PERIOD)])
     trainer.register_hooks([Leaving(checkpointer, run.notice)])
     log.info(
-        "%s on %s: iterations %d to %d of %d images, lr %g",
+        "%s on %s (%s): iterations %d to %d of %d images, lr %g",
         config.config_name,
         device_name(world.device, world.size),
+        precision(world.device, _autocast(cfg)),
         start,
         cfg.SOLVER.MAX_ITER,
         cfg.SOLVER.IMS_PER_BATCH,
@@ -215,10 +216,13 @@ def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
         "weights_sha256": weights.sha256,
         "overrides": " ".join(config.overrides),
         "demo": uses_demo(cfg),
-        "versions": versions(),
-        "device": device_name(world.device, world.size),
+        **ran_on(world.device, world.size, _autocast(cfg)),
         "git_commit": git_commit(),  # of the code that runs, whatever is checked out later
     }
+
+
+def _autocast(cfg: Any) -> torch.dtype | None:
+    return torch.get_autocast_dtype("cuda") if cfg.SOLVER.AMP.ENABLED else None
 
 
 def _rounded(results: dict[str, float]) -> dict[str, float | None]:

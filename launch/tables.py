@@ -29,6 +29,7 @@ FINE_TUNING = (
     "git_commit",
     "versions",
     "device",
+    "precision",
     "run",
 )
 CLASSIFIER = (
@@ -51,6 +52,7 @@ CLASSIFIER = (
     "git_commit",
     "versions",
     "device",
+    "precision",
     "run",
 )
 

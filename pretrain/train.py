@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.files import point
 from common.logs import keep_bar_below
 from common.metrics import drop
-from common.provenance import device_name, git_commit, versions
+from common.provenance import device_name, git_commit, precision, ran_on
 from common.running import Run, running
 from pretrain import checkpoint, methods
 from pretrain.augment import RandomViews
@@ -239,10 +239,11 @@ class Training:
     def _announce(self) -> None:
         if self.world.is_main:
             log.info(
-                "%s %s on %s: %d images, %d epochs of %d steps of %d images, peak lr %g",
+                "%s %s on %s (%s): %d images, %d epochs of %d steps of %d images, peak lr %g",
                 self.method.title,
                 self.config.norm,
                 device_name(self.world.device, self.world.size),
+                precision(self.world.device, self.learner.dtype),
                 len(self.source),
                 self.config.epochs,
                 self.batches.steps_per_epoch,
@@ -270,8 +271,7 @@ class Training:
             "demo": self.config.data == DEMO,
             **dataclasses.asdict(self.config),
             "git_commit": self.commit,
-            "versions": versions(),
-            "device": device_name(self.world.device, self.world.size),
+            **ran_on(self.world.device, self.world.size, self.learner.dtype),
         }
         if self.world.is_main:
             self.job.finish(metrics)

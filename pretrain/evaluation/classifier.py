@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.files import point
 from common.logs import keep_bar_below
 from common.metrics import drop
-from common.provenance import device_name, git_commit, versions
+from common.provenance import device_name, git_commit, precision, ran_on
 from common.running import Run, running
 from pretrain.augment import RandomViews, crop_and_flip
 from pretrain.data import Batch, StepBatches, warn_of_skipped
@@ -145,8 +145,7 @@ class Evaluation:
         metrics = final_metrics(self.config, self.splits, self.progress) | {
             "restarts": self.job.incarnation.restarts,
             "git_commit": self.commit,
-            "versions": versions(),
-            "device": device_name(self.world.device, self.world.size),
+            **ran_on(self.world.device, self.world.size, self.dtype),
         }
         if self.world.is_main:
             self.job.finish(metrics)
@@ -279,12 +278,13 @@ class Evaluation:
     def _announce(self) -> None:
         config, batches = self.config, self.batches
         log.info(
-            "%s evaluation of %s (%s) on %s: %d training images (%s), %d validation images, "
+            "%s evaluation of %s (%s) on %s (%s): %d training images (%s), %d validation images, "
             "%d epochs of %d steps of %d images",
             config.kind,
             config.weights.method,
             config.weights.architecture,
             device_name(self.world.device, self.world.size),
+            precision(self.world.device, self.dtype),
             batches.images,
             self.splits.subset,
             len(self.splits.validation),

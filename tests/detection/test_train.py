@@ -1,8 +1,10 @@
 """Fine-tuning on the embedded data: what a run leaves, and resuming."""
 
 import dataclasses
+import importlib.util
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,9 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "kind": "transfer", "config": "demo_R_18_FPN", "method": "random", "norm": "",
         "pretrain_epochs": None, "lr": 0.001, "low_lr": True, "batch_size": 2, "seed": 0,
         "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
-        "device": "1 x cpu", "unreadable_images": 0, "batch_per_process": 2, "scaled": False,
-        "eval_only": False, "restarts": 0, "steps": "3", "warmup_iterations": 2,
+        "device": "1 x cpu", "precision": "float32", "unreadable_images": 0,
+        "batch_per_process": 2, "scaled": False, "eval_only": False, "restarts": 0, "steps": "3",
+        "warmup_iterations": 2,
         "config_hash": config_hash(tiny().config),
     }  # fmt: skip
     assert expected.items() <= metrics.items()
@@ -64,6 +67,9 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
     assert {*expected, *aps, "wall_time_s", "git_commit", "versions"} == metrics.keys()
     assert all(metrics[ap] is None or 0 <= metrics[ap] <= 100 for ap in aps)
     assert metrics["wall_time_s"] > 0 and "torch " in metrics["versions"]
+    operators = "with" if importlib.util.find_spec("detectron2._C") else "without"
+    assert re.search(rf"detectron2 [^;]+ {operators} compiled operators", metrics["versions"])
+    assert "demo_R_18_FPN on 1 x cpu (float32): iterations" in (finished / "log.txt").read_text()
     assert iterations(finished) == [0, 1, 2, 3]
     rows = read_lines(finished / "metrics.jsonl")
     assert all(math.isfinite(row["total_loss"]) for row in rows)

@@ -64,7 +64,7 @@ def test_a_linear_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> No
         "kind": "linear", "method": "BYOL", "pretrain_epochs": 300, "architecture": "resnet18",
         "lr": 0.4 * 8 / 256, "batch_size": 8, "epochs": 2, "seed": 0, "subset": "all",
         "images_train": 24, "images_val": 8, "unreadable_images": 0, "weights_sha256": digest,
-        "demo": False, "top5": 100.0, "device": "1 x cpu",
+        "demo": False, "top5": 100.0, "device": "1 x cpu", "precision": "float32",
     }  # fmt: skip
     assert expected.items() <= metrics.items()
     assert metrics["top1_low"] <= metrics["top1"] <= metrics["top1_high"]
