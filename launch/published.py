@@ -133,7 +133,7 @@ def _variant(config: str, benchmark: str, method: str) -> list[str]:
 def _another_rate(row: dict[str, Any], published: float) -> bool:
     """Whether a run's learning rate, scaled to the published batch, is not the published one."""
     lr, batch = row.get("lr"), row.get("batch_size")
-    if pd.isna(lr) or pd.isna(published):
+    if lr is None or pd.isna(lr) or pd.isna(published):
         return False
-    scale = 1 if pd.isna(batch) else (256 if "architecture" in row else 16) / batch
+    scale = 1 if batch is None or pd.isna(batch) else (256 if "architecture" in row else 16) / batch
     return not math.isclose(lr * scale, published, rel_tol=1e-3)

@@ -85,10 +85,7 @@ def _beside(kind: str, row: dict[str, object], group: pd.DataFrame) -> dict[str,
     return {
         "published": "; ".join(_figures(known, both) for known, both in shown),
         "difference": None if first["why"] else ", ".join(differences),
-        "source": "; ".join(
-            f"{known['source']}, lr {'?' if pd.isna(known['lr']) else known['lr']}"
-            for known, _ in shown
-        ),
+        "source": "; ".join(dict.fromkeys(_source(known) for known, _ in shown)),
     }
 
 
@@ -102,6 +99,10 @@ def _figures(known: dict[str, Any], names: list[str]) -> str:
     """For example ``box_AP 40.4 (other recipe: weight decay 2.5e-5)``."""
     figures = ", ".join(f"{name} {known[name]:g}" for name in names)
     return f"{figures} ({known['why']})" if known["why"] else figures
+
+
+def _source(known: dict[str, Any]) -> str:
+    return f"{known['source']}, lr {'?' if pd.isna(known['lr']) else known['lr']}"
 
 
 def markdown(kind: str, summary: pd.DataFrame) -> str:

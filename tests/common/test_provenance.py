@@ -61,7 +61,7 @@ def detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "detectron2").mkdir()
     (tmp_path / "detectron2" / "__init__.py").write_text("")
     module = ModuleType("detectron2")
-    module.__path__, module.__version__ = [str(tmp_path / "detectron2")], "0.6"
+    module.__dict__.update(__path__=[str(tmp_path / "detectron2")], __version__="0.6")
     monkeypatch.setitem(sys.modules, "detectron2", module)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
