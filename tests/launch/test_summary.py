@@ -121,6 +121,8 @@ def test_what_could_not_be_reproduced_says_so() -> None:
 
 def test_every_published_row_is_whole() -> None:
     frame = published.read()
+    ours = {published.benchmark_of("transfer", config) for config in published.protocols().index}
+    assert set(frame["benchmark"]) == {*ours, "imagenet_linear"} - {"coco_R_50_FPN_2x_moco"}
     statuses = {"published", "superseded", "not reproduced", "other recipe"}
     assert set(frame["status"]) == statuses and frame["source"].str.len().min() > 5
     for row in frame.to_dict("records"):
@@ -161,6 +163,12 @@ def test_voc_segmentation_at_stride_8_is_as_published() -> None:
         "supervised": 67.7, "BYOL": 67.16, "SwAV": 63.73, "SimCLR": 64.03, "NPID": 65.45,
         "Rotation-Pred": 64.31, "Relative-Loc": 63.49,
     }  # fmt: skip
+    ours = rows(
+        (0, 68.0), config="pascal_voc_R_50_FCN_D8_20k", method="DenseCL", lr=0.01, norm=None
+    )
+    (row,) = summarise("segmentation", ours.rename(columns={"box_AP": "mIoU"})).to_dict("records")
+    expected = ("mIoU 69.4", "-1.40", "DenseCL README, lr 0.01")
+    assert (row["published"], row["difference"], row["source"]) == expected
 
 
 # The fields that ``differs`` names with a value, as Detectron2 calls them, and what ours have.
