@@ -27,6 +27,7 @@ LOCK = ".lock"
 GLANCE_S = 1  # for those who only look whether a job holds the folder
 PATIENCE_S = 60  # for a job that is just ending, in one that Slurm has started
 SEEDS = 2**32  # as many as NumPy knows
+UNSAID = {"adapt_mlp_norms": False}  # what runs did before their identity said it
 
 log = logging.getLogger("runs")
 
@@ -70,6 +71,7 @@ def require_same(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) 
         UserError: naming the fields that differ.
     """
     now = json.loads(json.dumps(identity))
+    saved = {name: UNSAID[name] for name in now.keys() & UNSAID.keys()} | saved
     differing = [
         f"{name} ({saved.get(name)!r} there, {now.get(name)!r} now)"
         for name in sorted(saved.keys() & now.keys())  # a newer version may know more fields

@@ -122,11 +122,13 @@ def _following(
 def _recipes() -> Table:
     table = Table(title="recipes")
     columns = ("method", "norm", "epochs", "batch", "lr", "weight decay", "momentum", "warm-up")
-    for column in (*columns, "source"):
+    for column in (*columns, "source", "MLPs' norms"):
         table.add_column(column)
     for method in methods.methods().values():
         for recipe in method.recipes:
-            table.add_row(method.name, *(f"{v}" for v in dataclasses.astuple(recipe)))
+            *values, adapted = dataclasses.astuple(recipe)
+            norms = {True: "adapted", False: "excluded", None: ""}[adapted]  # without LARS
+            table.add_row(method.name, *(f"{v}" for v in values), norms)
     return table
 
 

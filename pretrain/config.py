@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from common.backbones import ARCHITECTURES
 from common.errors import UserError, option
-from common.runs import check_seed, short_hash
+from common.runs import UNSAID, check_seed, short_hash
 from pretrain import methods
 from pretrain.data import DEMO
 from pretrain.data.locate import locate
@@ -48,6 +48,8 @@ class PretrainConfig:
         base_momentum: Momentum of the target at the first step; the recipe's if left out.
         warmup_epochs: Epochs of linear warm-up; the recipe's if left out, or a tenth of the
             epochs where that is less and the number of epochs is not a published one.
+        adapt_mlp_norms: LEWEL_B and BYOL: whether LARS adapts the norms' weights in neck and
+            predictors, and they decay; the recipe's if left out.
         backbone: A torchvision ResNet.
         image_size: Side of the views in pixels.
         proj_dim: Dimension of the embeddings; the method's if left out, as all that follow.
@@ -79,6 +81,7 @@ class PretrainConfig:
     weight_decay: float | None = None
     base_momentum: float | None = None
     warmup_epochs: float | None = None
+    adapt_mlp_norms: bool | None = None
     backbone: str = "resnet50"
     image_size: int = 224
     proj_dim: int | None = field(default=None, metadata=_OF_SOME)
@@ -134,6 +137,7 @@ class PretrainConfig:
             "weight_decay": recipe.weight_decay,
             "base_momentum": recipe.base_momentum,
             "warmup_epochs": warmup,
+            "adapt_mlp_norms": bool(recipe.adapt_mlp_norms),
             **dict.fromkeys(_of_some_methods(), 0),
             **method.defaults,
         }
@@ -144,8 +148,10 @@ class PretrainConfig:
                 f"--norm {norm} does not go with --method {method.name}; choose "
                 f"{' or '.join(method.archs)}."
             )
-        for name in _of_some_methods():
-            if name not in method.defaults and getattr(self, name) is not None:
+        adapts = method.recipes[0].adapt_mlp_norms is not None
+        has = {*method.defaults} | ({"adapt_mlp_norms"} if adapts else set())
+        for name in (*_of_some_methods(), "adapt_mlp_norms"):
+            if name not in has and getattr(self, name) is not None:
                 raise UserError(f"--method {method.name} has no {option(name)}; leave it out.")
 
     def _check_values(self) -> None:
@@ -195,6 +201,7 @@ class ResolvedConfig(PretrainConfig):
     weight_decay: float = 0.0
     base_momentum: float = 0.0
     warmup_epochs: float = 0.0
+    adapt_mlp_norms: bool = False
     proj_dim: int = 0
     hidden_dim: int = 0
     neck_layers: int = 0
@@ -215,11 +222,12 @@ class ResolvedConfig(PretrainConfig):
     def run_name(self) -> str:
         """The run folder's name: its main fields, and a hash of what else was chosen.
 
-        Fields at their default do not count, so that a new one leaves old names as they were.
+        Fields at their default do not count, so that a new one leaves old names as they were. The
+        default of those that old runs' identity does not say is what these runs did.
         """
         named = ("method", "norm", "epochs", "batch_size", "lr", "seed", "backbone")
         default = {f.name: f.default for f in dataclasses.fields(PretrainConfig)}
-        default |= self._defaults(self.batch_size)
+        default |= self._defaults(self.batch_size) | UNSAID
         chosen = {
             k: v for k, v in self.identity().items() if k not in named and v != default.get(k)
         }

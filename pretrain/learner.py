@@ -26,7 +26,7 @@ class Learner:
         self.model = method.build(config).to(world.device)
         if world.size > 1 and world.device.type == "cpu":
             replace_sync_batchnorm(self.model)
-        self.optimizer = method.optimizer(self.model, config.lr, config.weight_decay)
+        self.optimizer = method.optimizer(self.model, config)
         self.dtype = autocast_dtype(config.amp, world.device)
         self.scaler = make_scaler(self.dtype)
         self.forward: nn.Module = self.model

@@ -29,7 +29,7 @@ class Method:
         defaults: the options that only some methods have, and their values for this one.
         model: the class of its model, whose arguments are fields of the configuration.
         views: the transforms of the two views, for a side in pixels.
-        optimizer: of a model, for a learning rate and a weight decay.
+        optimizer: of a model, for a configuration.
         note: what a reader of its numbers should know.
     """
 
@@ -40,7 +40,7 @@ class Method:
     defaults: Mapping[str, Any]
     model: Callable[..., SelfSupervised]
     views: Callable[[int], tuple[ViewTransform, ViewTransform]]
-    optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer]
+    optimizer: Callable[[nn.Module, "ResolvedConfig"], torch.optim.Optimizer]
     note: str = ""
 
     def build(self, config: "ResolvedConfig") -> SelfSupervised:
@@ -54,12 +54,13 @@ class Method:
         return min(mine, key=lambda recipe: abs(recipe.epochs - epochs))
 
 
-def lars(model: nn.Module, lr: float, weight_decay: float) -> LARS:
-    """LARS, which leaves norms and biases alone."""
-    return LARS(parameter_groups(model, weight_decay), lr=lr)
+def lars(model: nn.Module, config: "ResolvedConfig") -> LARS:
+    """LARS, which leaves biases and norms alone, or norms but for those of MLPs."""
+    groups = parameter_groups(model, config.weight_decay, config.adapt_mlp_norms)
+    return LARS(groups, lr=config.lr)
 
 
-def sgd(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.SGD:
+def sgd(model: nn.Module, config: "ResolvedConfig") -> torch.optim.SGD:
     """SGD with momentum 0.9 and weight decay on every trained parameter, as MoCo has it."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr, momentum=0.9, weight_decay=weight_decay)
+    return torch.optim.SGD(trained, config.lr, momentum=0.9, weight_decay=config.weight_decay)

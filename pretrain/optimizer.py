@@ -6,21 +6,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.networks import MLP
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, adapt_mlp_norms: bool = False
+) -> list[dict[str, Any]]:
     """Two groups of the trainable parameters: regular ones, and those excluded.
 
     Excluded from weight decay and LARS scaling are the parameters of norm layers and all
-    biases, told by the module that owns them, not by name.
+    biases, told by the module that owns them, not by name. With ``adapt_mlp_norms`` the norms'
+    weights in neck and predictors are regular ones, as the LEWEL release's SyncBN code and its
+    published log of 100 epochs have it; their biases stay excluded.
     """
+    mlps = [m for m in model.modules() if isinstance(m, MLP)] if adapt_mlp_norms else []
+    adapted = {module for mlp in mlps for module in mlp.modules()}
     regular: list[Tensor] = []
     excluded: list[Tensor] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                alone = isinstance(module, NORMS) or name == "bias"
+                norm = isinstance(module, NORMS) and module not in adapted
+                alone = norm or name == "bias"
                 (excluded if alone else regular).append(parameter)
     return [
         {"params": regular, "weight_decay": weight_decay, "trust_ratio": True},

@@ -19,6 +19,8 @@ class Recipe:
         base_momentum: momentum of the target at the first step.
         warmup_epochs: epochs of linear warm-up.
         source: where it was published, or why we chose it.
+        adapt_mlp_norms: whether the weights of the MLPs' norms are among those that LARS adapts
+            and that decay; None without LARS.
     """
 
     norm: Norm
@@ -29,3 +31,4 @@ class Recipe:
     base_momentum: float
     warmup_epochs: float
     source: str
+    adapt_mlp_norms: bool | None = None

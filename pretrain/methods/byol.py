@@ -1,14 +1,15 @@
 """BYOL: Grill et al., NeurIPS 2020 (arXiv 2006.07733); LEWEL_B without its aligned branch."""
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.augment import byol_views
 from pretrain.method import Method, lars
+from pretrain.methods import lewel_b
 from pretrain.networks import MLP, resnet_trunk
-from pretrain.recipes import Recipe
 from pretrain.selfsupervised import SelfSupervised, cosine_distance
 
 
@@ -64,10 +65,7 @@ _SAME = "LEWEL_B's recipe, our choice: the two then differ in the aligned branch
 METHOD = Method(
     name="byol",
     title="BYOL",
-    recipes=(
-        Recipe("eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, _SAME),
-        Recipe("syncbn", 200, 4096, 7.2, 1e-6, 0.996, 10, _SAME),
-    ),
+    recipes=tuple(replace(recipe, source=_SAME) for recipe in lewel_b.METHOD.recipes),
     archs={"eman": "BYOL_EMAN", "syncbn": "BYOL"},
     defaults={"proj_dim": 256, "hidden_dim": 4096, "neck_layers": 2},
     model=BYOL,

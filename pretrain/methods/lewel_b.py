@@ -9,9 +9,9 @@ METHOD = Method(
     name="lewel_b",
     title="LEWEL_B",
     recipes=(
-        Recipe("eman", 100, 1024, 3.6, 1e-6, 0.98, 10, "LEWEL's published log of 100 epochs"),
-        Recipe("eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, "LEWEL's release script"),
-        Recipe("syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10, "LEWEL's release script"),
+        Recipe("eman", 100, 1024, 3.6, 1e-6, 0.98, 10, "LEWEL's published log of 100 epochs", True),
+        Recipe("eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, "LEWEL's release script", False),
+        Recipe("syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10, "LEWEL's release script", True),
     ),
     archs={"eman": "LEWELB_EMAN", "syncbn": "LEWELB"},
     defaults={

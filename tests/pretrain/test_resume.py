@@ -1,12 +1,14 @@
 """Interrupted pre-trainings go on, and equal those that were not interrupted to the bit."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from common import checkpoints
+from common import checkpoints, runs
 from common.errors import UserError
 from common.files import point
 from common.metrics import read_lines
@@ -161,3 +163,24 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, few_images: P
     pretrain(small(epochs=1, data=str(few_images)), tmp_path)
     with pytest.raises(UserError, match=r"holds another run: lr \(0\.5 there, 0\.25 now\)"):
         pretrain(small(epochs=1, data=str(few_images), lr=0.25), tmp_path)
+
+
+def test_a_run_from_before_identities_told_of_norms_goes_on_as_it_was_or_not_at_all(
+    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = small(data=str(few_images), checkpoint_min=1e-9)
+    was = replace(now, adapt_mlp_norms=False)
+    assert now.adapt_mlp_norms  # by the nearest recipe, that of 100 epochs
+    pretrain(was, tmp_path / "whole")
+    killed_after(was, tmp_path / "cut", 2, monkeypatch)
+    identity = was.identity()
+    del identity["adapt_mlp_norms"]
+    runs.claim(tmp_path / "cut", identity)
+    before = sorted((tmp_path / "cut").iterdir())
+    refusal = r"holds another run: adapt_mlp_norms \(False there, True now\); use another --name"
+    with pytest.raises(UserError, match=refusal):
+        pretrain(now, tmp_path / "cut")
+    assert sorted((tmp_path / "cut").iterdir()) == before
+    pretrain(was, tmp_path / "cut")
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+    assert json.loads((tmp_path / "cut" / runs.IDENTITY).read_text())["adapt_mlp_norms"] is False

@@ -21,14 +21,16 @@ def resolve(method: str, **changes: Any) -> Any:
     return PretrainConfig(method=method, **SMALL | mine | changes).resolve()  # type: ignore[arg-type]
 
 
-# Method, norm, epochs; batch, lr, weight decay, momentum, warm-up: DESIGN's recipes, MoCo's README.
+# Method, norm, epochs; batch, lr, weight decay, momentum, warm-up, whether LARS adapts the MLPs'
+# norms: DESIGN's recipes, MoCo's README.
 PUBLISHED = [
-    ("lewel_b", "eman", 100, 1024, 3.6, 1e-6, 0.98, 10),
-    ("lewel_b", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10),
-    ("lewel_b", "syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10),
-    ("moco_v2", "shufflebn", 200, 256, 0.03, 1e-4, 0.999, 0),
-    ("lewel_m", "eman", 200, 256, 0.03, 1e-4, 0.999, 0),
-    ("byol", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10),
+    ("lewel_b", "eman", 100, 1024, 3.6, 1e-6, 0.98, 10, True),
+    ("lewel_b", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, False),
+    ("lewel_b", "syncbn", 400, 4096, 7.2, 1e-6, 0.996, 10, True),
+    ("moco_v2", "shufflebn", 200, 256, 0.03, 1e-4, 0.999, 0, False),
+    ("lewel_m", "eman", 200, 256, 0.03, 1e-4, 0.999, 0, False),
+    ("byol", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, False),
+    ("byol", "syncbn", 200, 4096, 7.2, 1e-6, 0.996, 10, True),
 ]
 
 
@@ -37,7 +39,7 @@ def test_a_published_run_needs_nothing_but_its_name(row: tuple[Any, ...], demo_r
     method, norm, epochs, *values = row
     config = PretrainConfig(method=method, norm=norm, epochs=epochs, data="demo").resolve()
     got = (config.batch_size, config.lr, config.weight_decay, config.base_momentum)
-    assert [*got, config.warmup_epochs] == values
+    assert [*got, config.warmup_epochs, config.adapt_mlp_norms] == values
 
 
 def test_each_method_has_a_norm_of_its_own_as_default(demo_root: Path) -> None:
@@ -54,7 +56,7 @@ def test_every_norm_trains_a_step_and_moves_the_target(name: str, demo_root: Pat
         torch.manual_seed(0)
         config = resolve(name, norm=norm)
         model = method.build(config)
-        optimizer = method.optimizer(model, config.lr, config.weight_decay)
+        optimizer = method.optimizer(model, config)
         online, target = model.networks()
         before = {k: v.clone() for k, v in target.named_parameters()}
         loss = model(*torch.randn(2, 4, 3, 32, 32))
@@ -91,6 +93,7 @@ def test_eman_statistics_follow_and_others_have_their_own(demo_root: Path) -> No
         ({"method": "moco_v2", "norm": "syncbn"}, "choose shufflebn or eman"),
         ({"method": "byol", "queue_size": 8}, "--method byol has no --queue-size; leave it out"),
         ({"method": "moco_v2", "heads": 4}, "--method moco_v2 has no --heads"),
+        ({"method": "moco_v2", "adapt_mlp_norms": True}, "moco_v2 has no --adapt-mlp-norms"),
         ({"method": "lewel_m", "temperature": 0.0}, "--temperature 0.0: must be more than 0"),
         ({"method": "lewel_m", "heads": 3}, "--heads 3 must divide --proj-dim 128"),
     ],
@@ -111,3 +114,20 @@ def test_run_names_tell_methods_and_their_options_apart(demo_root: Path) -> None
     assert len({config.run_name() for config in configs}) == len(configs)
     again = dataclasses.replace(configs[0], knn_every=3, workers=1, checkpoint_min=1.0)
     assert again.run_name() == configs[0].run_name()
+
+
+def test_a_name_from_before_recipes_told_of_norms_is_that_of_a_run_that_excludes_them(
+    demo_root: Path,
+) -> None:
+    """The names are those that commit a68c3be gave these runs."""
+    names = {
+        ("eman", 100): "lewel_b-eman-resnet50-e100-b1024-lr3.6-s0-6e3b5bce",
+        ("eman", 200): "lewel_b-eman-resnet50-e200-b1024-lr3.6-s0-6e3b5bce",
+        ("syncbn", 400): "lewel_b-syncbn-resnet50-e400-b4096-lr7.2-s0-6e3b5bce",
+    }
+    for (norm, epochs), name in names.items():
+        for adapt in (None, False, True):
+            words = {"norm": norm, "epochs": epochs, "adapt_mlp_norms": adapt}
+            config = PretrainConfig(data="demo", **words).resolve()  # type: ignore[arg-type]
+            assert config.adapt_mlp_norms == (epochs != 200 if adapt is None else adapt)
+            assert (config.run_name() == name) == (not config.adapt_mlp_norms)
