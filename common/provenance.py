@@ -59,8 +59,10 @@ def ran_on(device: torch.device, processes: int, dtype: torch.dtype | None) -> d
 def versions() -> str:
     """Versions of Python and the packages that numbers depend on, as ``name version; ...``.
 
-    Behind Detectron2's, in a process that has it, stand the commit where it is known and whether
-    the compiled operators are there: ``detectron2 0.6 a1ce2f956a with compiled operators``.
+    Behind Detectron2's, in a process that has it, stand the commit of a checkout or of what pip
+    fetched, or the place of a copy that is not the installed one, for its head calls itself 0.6,
+    too; and whether the compiled operators are there: ``detectron2 0.6 a1ce2f956a with compiled
+    operators``.
     """
     found = [f"python {platform.python_version()}"]
     for name in PACKAGES:
@@ -75,21 +77,21 @@ def versions() -> str:
 
 
 def _detectron2(root: Path) -> str:
-    """The Detectron2 in ``root``: a checkout, a copy on PYTHONPATH or an installed one."""
-    commit = git_commit(root) if (root / ".git").exists() else _installed_commit(root)
+    """The Detectron2 that was imported from ``root``."""
+    origin = git_commit(root) if (root / ".git").exists() else _installed_origin(root)
     operators = "with" if importlib.util.find_spec("detectron2._C") else "without"
-    words = ("detectron2", sys.modules["detectron2"].__version__, commit, operators)
+    words = ("detectron2", sys.modules["detectron2"].__version__, origin, operators)
     return " ".join(filter(None, words)) + " compiled operators"
 
 
-def _installed_commit(root: Path) -> str:
-    """What pip noted where it installed from a repository; "" for a copy that it does not know."""
+def _installed_origin(root: Path) -> str:
+    """The commit that pip installed from a repository; or where a copy is that it does not know."""
     try:
         installed = importlib.metadata.distribution("detectron2")
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        return f"from {root}"
     if Path(str(installed.locate_file(""))).resolve() != root:
-        return ""
+        return f"from {root}"
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
     return str(origin.get("vcs_info", {}).get("commit_id", ""))[:10]
 

@@ -75,9 +75,9 @@ def described() -> str:
 def test_a_detectron2_on_the_path_is_named_in_the_place_of_the_installed_one(
     detectron2: Path,
 ) -> None:
-    assert described() == "detectron2 0.6 without compiled operators"
+    assert described() == f"detectron2 0.6 from {detectron2} without compiled operators"
     (detectron2 / "detectron2" / "_C.py").write_text("")
-    assert described() == "detectron2 0.6 with compiled operators"
+    assert described() == f"detectron2 0.6 from {detectron2} with compiled operators"
 
 
 def test_a_detectron2_in_a_checkout_has_its_commit(detectron2: Path) -> None:
@@ -96,6 +96,7 @@ def test_a_detectron2_that_pip_installed_from_its_repository_has_its_commit(
     notes = detectron2 / "detectron2-0.6.dist-info"
     notes.mkdir()
     (notes / "METADATA").write_text("Metadata-Version: 2.1\nName: detectron2\nVersion: 0.6\n")
+    assert described() == "detectron2 0.6 without compiled operators"  # from an index
     origin = {"url": "x", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}}
     (notes / "direct_url.json").write_text(json.dumps(origin))
     assert described() == "detectron2 0.6 0123456789 without compiled operators"
