@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common import runs
+from common.cache import cache_folder
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from launch.cluster.executor import job_environment
 from launch.cluster.resources import Resources
 from launch.cluster.slurm import call
 
-CACHE = "LEWEL_CACHE"
 IMMEDIATE_S = 10  # for a node to be free
 TIMEOUT_S = 25
 # A site's own scripts may print as well: $0 tells our lines from theirs, even from one without end.
@@ -99,8 +99,7 @@ def _facts(output_dir: Path, resources: Resources) -> dict[str, str] | None:
 
 def _remembered(facts: dict[str, str]) -> Path:
     name = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get(CACHE) or "~/.cache/lewel-transfer").expanduser()
-    return cache / "shared-folders" / f"{name}.json"
+    return cache_folder() / "shared-folders" / f"{name}.json"
 
 
 def _has_room(resources: Resources) -> bool:

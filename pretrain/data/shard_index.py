@@ -1,10 +1,7 @@
 """What WebDataset shards hold, from one look at their tar headers, kept for the next run."""
 
-import contextlib
-import hashlib
 import json
 import logging
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -15,13 +12,11 @@ from typing import Any, NamedTuple
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
+from common.cache import cached, file_facts
 from common.errors import UserError
-from common.files import atomic_write
-from common.locks import locked
 
 log = logging.getLogger(__name__)
 
-CACHE = "LEWEL_CACHE"
 LAYOUT = 1  # of the cached file; another number has the shards read again
 READERS = 8  # shards read at once: on a network disk, time goes into waiting
 IMAGES = frozenset(extension.removeprefix(".") for extension in IMG_EXTENSIONS)
@@ -47,46 +42,24 @@ class Contents(NamedTuple):
 def read_index(shards: Sequence[Path]) -> list[Contents]:
     """The contents of each shard, from the cache if the shards are the same as then.
 
-    The cache is a JSON file in ``LEWEL_CACHE`` or ``~/.cache/lewel-transfer``, named by a hash of
-    the shards' paths, sizes and times. Of several processes one reads the shards; the others wait.
+    Shards are the same if their paths, sizes and times are (:mod:`common.cache`).
 
     Raises:
         UserError: if a shard is missing, cut short, or has no images or an image without a class.
     """
-    folder = Path(os.environ.get(CACHE) or "~/.cache/lewel-transfer").expanduser() / "shards"
-    file = folder / f"{_fingerprint(shards)}.json"
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(Path(f"{file}.lock")))
-        except OSError as error:
-            log.warning("cannot keep the shards' index in %s (%s); set %s", folder, error, CACHE)
-            return _scan_all(shards)
-        contents = _load(file)
-        if contents is None:
-            log.info("reading the headers of %d shards; %s will hold the index", len(shards), file)
-            contents = _scan_all(shards)
-            with atomic_write(file, "w") as stream:
-                stream.write(json.dumps(contents))  # not indented: ImageNet has 1.3 M lines
-    return contents
-
-
-def _fingerprint(shards: Sequence[Path]) -> str:
     try:
-        facts = [(str(shard), (s := shard.stat()).st_size, s.st_mtime_ns) for shard in shards]
+        facts = [LAYOUT, [file_facts(shard) for shard in shards]]
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    return hashlib.sha256(json.dumps([LAYOUT, facts]).encode()).hexdigest()[:16]
+    return cached("shards", facts, lambda: _scan_all(shards), _contents)
 
 
-def _load(file: Path) -> list[Contents] | None:
-    try:
-        return [Contents(*part) for part in json.loads(file.read_text())]
-    except (OSError, ValueError, TypeError):  # absent, or not of our writing
-        return None
+def _contents(parts: list[Any]) -> list[Contents]:
+    return [Contents(*part) for part in parts]
 
 
 def _scan_all(shards: Sequence[Path]) -> list[Contents]:
+    log.info("reading the headers of %d shards, once", len(shards))
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(scan, shards))
 

@@ -1,0 +1,63 @@
+"""Values that take a while to find, kept for the next run in ``LEWEL_CACHE``."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.files import atomic_write
+from common.locks import locked
+
+log = logging.getLogger(__name__)
+
+CACHE = "LEWEL_CACHE"
+
+T = TypeVar("T")
+
+
+def cache_folder() -> Path:
+    """``LEWEL_CACHE``, or ``~/.cache/lewel-transfer``."""
+    return Path(os.environ.get(CACHE) or "~/.cache/lewel-transfer").expanduser()
+
+
+def cached(kind: str, facts: Any, find: Callable[[], T], read: Callable[[Any], T]) -> T:
+    """What ``find`` returned for the same facts, or returns now.
+
+    Of several processes one finds it; the others wait. Where nothing can be kept, it is found anew.
+
+    Args:
+        kind: name of a folder in the cache.
+        facts: what decides the value, as JSON; such as a file's path, size and time.
+        find: returns a value that JSON can hold.
+        read: makes it of what JSON held; a TypeError or ValueError means that it was another.
+    """
+    digits = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    folder = cache_folder() / kind
+    file = folder / f"{digits}.json"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(Path(f"{file}.lock")))
+        except OSError as error:
+            log.warning("cannot keep anything in %s (%s); set %s", folder, error, CACHE)
+            return find()
+        with contextlib.suppress(OSError, ValueError, TypeError):  # absent, or not of our writing
+            return read(json.loads(file.read_text()))
+        value = find()
+        with atomic_write(file, "w") as stream:
+            stream.write(json.dumps(value))  # not indented: ImageNet's shards are 1.3 M lines
+        return value
+
+
+def file_facts(path: Path) -> tuple[str, int, int]:
+    """Path, size in bytes and time in nanoseconds, by which a file is taken for the same.
+
+    Raises:
+        OSError: if it is not there.
+    """
+    stat = path.stat()
+    return str(path.absolute()), stat.st_size, stat.st_mtime_ns
