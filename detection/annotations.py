@@ -1,48 +1,351 @@
-"""What keeps an annotated object from being trained on, or scored by."""
+"""COCO annotations: what of them can be trained on, or scored by, and what can be repaired.
 
-from typing import Any
+What is judged is the content of a JSON file, as ``{"images": [...], "annotations": [...],
+"categories": [...]}``. Keypoints and captions are passed over.
+"""
 
-import numpy as np
+import math
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
 import pycocotools.mask as mask_util
 
+Item = dict[str, Any]
 
-def is_crowd(annotation: dict[str, Any]) -> bool:
-    """Whether it marks several objects at once, which Detectron2 does not train on."""
-    return bool(annotation.get("iscrowd", 0))
+LARGEST = 2**53  # of the whole numbers that every JSON reader keeps
+SHOWN = 3  # of what cannot be used
+IMAGE = ("id", "file_name", "height", "width")
+ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
+CATEGORY = ("id", "name")
+FLAT_BOX = "a box of no width or no height"
+FLAT_MASK = "a mask of polygons with fewer than three points"
+# What Detectron2 leaves out of a training by itself. COCO's own train2017 has two such boxes.
+LEFT_OUT_ANYWAY = (FLAT_BOX, FLAT_MASK)
 
 
-def flaw(annotation: dict[str, Any], masks: bool) -> str:
-    """What an object lacks of what is asked for; "" if nothing.
+class Verdict(NamedTuple):
+    """What was found, but for the content to be used.
+
+    Attributes:
+        refusal: why it is no ground truth at all; "" if it is one.
+        classes: names, in the order of their ids.
+        objects: how many can be used; crowds are none.
+        repairs: what was repaired, each in a few words.
+        unusable: how many images and annotations cannot be used.
+        examples: the first of these, and why.
+        run_lengths: the first object whose mask is in run lengths; "" if there is none.
+        changed: whether the file would not do as it is.
+    """
+
+    refusal: str
+    classes: Sequence[str]
+    objects: int
+    repairs: Sequence[str]
+    unusable: int
+    examples: Sequence[str]
+    run_lengths: str
+    changed: bool
+
+
+def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
+    """Look for what keeps annotations from being used.
 
     Args:
-        annotation: Detectron2's, of one object.
-        masks: whether a mask is asked for, and not a box alone.
+        content: of a COCO file; it is left as it is.
+        scored: whether a test is scored by them, which needs more than a training.
+        masks: whether objects need a mask, and not a box alone.
+
+    Returns:
+        What was found; and for a test or where the file would not do, what is to be used in its
+        place: without what cannot be used, repaired, and with COCO's own fields alone.
     """
-    box = annotation.get("bbox")
-    if box is None or len(box) != 4 or not all(isinstance(v, int | float | np.number) for v in box):
-        return "an object without a box"
-    mask = annotation.get("segmentation")
-    if masks and (mask is None or len(mask) == 0):
-        return "an object without a mask, for which MODEL.MASK_ON asks"
-    return ""
+    refusal = _no_ground_truth(content)
+    if refusal:
+        return Verdict(refusal, (), 0, (), 0, (), "", False), content
+    judged = _Judged(content, scored, masks)
+    categories = sorted(content["categories"], key=lambda c: judged.labels[c["id"]])
+    found = Verdict(
+        "",
+        [category["name"] for category in categories],
+        judged.objects,
+        [f"{what}: {count:,}" for what, count in judged.repairs.items()],
+        judged.unusable,
+        judged.examples,
+        judged.run_lengths,
+        judged.changed,
+    )
+    return found, judged.content() if scored or judged.changed else content
 
 
-def is_run_lengths(annotation: dict[str, Any]) -> bool:
-    """Whether an object has a mask, which is not made of polygons."""
-    return isinstance(annotation.get("segmentation"), dict)
+def _no_ground_truth(content: Any) -> str:
+    if not isinstance(content, dict):
+        return "it holds no JSON object with images, annotations and categories"
+    for key in ("images", "annotations", "categories"):
+        items = content.get(key)
+        if key not in content:
+            return f'it has no "{key}"'
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            return f'its "{key}" are no list of JSON objects'
+    if not content["images"] or not content["categories"]:
+        return "it has no images" if not content["images"] else "it has no categories"
+    ids = []
+    for category in content["categories"]:
+        if not _is_id(category.get("id")) or not isinstance(category.get("name"), str):
+            return f"a category lacks its id or name: {category}"
+        ids.append(category["id"])
+    twice = [one for one, count in Counter(ids).items() if count > 1]
+    return f"two of its categories have the id {twice[0]}" if twice else ""
 
 
-def broken_run_lengths(annotation: dict[str, Any], record: dict[str, Any]) -> str:
-    """Why a mask in run lengths is none of its image; "" if it is one.
+class _Judged:
+    """Images first, then the annotations of those that can be used, then their ids."""
 
-    Args:
-        annotation: Detectron2's, of one object.
-        record: its image's, of which height and width are read.
-    """
+    def __init__(self, content: Mapping[str, Any], scored: bool, masks: bool) -> None:
+        self.scored, self.masks = scored, masks
+        self.repairs: Counter[str] = Counter()
+        self.unusable = self.objects = 0
+        self.examples: list[str] = []
+        self.run_lengths, self.changed = "", False
+        self.unused: set[Any] = set()  # ids of images that are left out
+        self.images = self._usable_images(content["images"])
+        self.numbers = self._numbers(self.images, "image ids made whole numbers")
+        names = [category["id"] for category in content["categories"]]
+        self.labels = self._numbers(names, "category ids made whole numbers")
+        self.categories = content["categories"]
+        self.annotations = self._usable_annotations(content["annotations"])
+        ids = [annotation.get("id") for annotation in self.annotations]
+        # An id of 0 means "unmatched" inside COCO evaluators.
+        if not _are_whole(ids, int(scored)) or len(set(ids)) < len(ids):
+            self._repaired("annotations numbered anew", len(ids))
+            self.annotations = [a | {"id": new} for new, a in enumerate(self.annotations, 1)]
+        self.changed = self.changed or bool(self.repairs)
+
+    def content(self) -> dict[str, list[Item]]:
+        """What can be used, under the ids that are whole numbers."""
+        images, labels = self.numbers, self.labels
+        return {
+            "images": [_only(IMAGE, i, id=images[i["id"]]) for i in self.images.values()],
+            "annotations": [
+                _only(
+                    ANNOTATION,
+                    annotation,
+                    image_id=images[annotation["image_id"]],
+                    category_id=labels[annotation["category_id"]],
+                )
+                for annotation in self.annotations
+            ],
+            "categories": [_only(CATEGORY, c, id=labels[c["id"]]) for c in self.categories],
+        }
+
+    def _repaired(self, what: str, count: int = 1) -> None:
+        self.repairs[what] += count
+
+    def _leave_out(self, named: str, why: str) -> None:
+        self.unusable += 1
+        if len(self.examples) < SHOWN:
+            self.examples.append(f"{named}: {why}")
+        self.changed = self.changed or self.scored or why not in LEFT_OUT_ANYWAY
+
+    def _usable_images(self, images: Iterable[Item]) -> dict[Any, Item]:
+        """By id."""
+        found: dict[Any, Item] = {}
+        names: set[str] = set()
+        for image in images:
+            key, name = image.get("id"), image.get("file_name")
+            why = _flaw_of_image(image)
+            twin = None if why else found.get(key)
+            if twin and twin["file_name"] == name:
+                self._repaired("images listed twice, taken once")
+                continue
+            if twin:
+                why = f"the id of {twin['file_name']}, too"
+            elif not why and self.scored and name in names:
+                why = "another id elsewhere in the list"
+            if why:
+                self._leave_out(f"image {key} ({name})", why)
+                if _is_id(key):
+                    self.unused.add(key)
+                continue
+            names.add(str(name))
+            sizes = {side: int(image[side]) for side in ("height", "width")}
+            if not _are_whole((image["height"], image["width"]), 1):
+                self._repaired("image sizes made whole numbers")
+            found[key] = image | sizes
+        return {key: image for key, image in found.items() if key not in self.unused}
+
+    def _numbers(self, ids: Collection[Any], what: str) -> dict[Any, int]:
+        """A whole number for each id: itself, if all are."""
+        if _are_whole(ids, 0):
+            return {one: one for one in ids}
+        self._repaired(what, len(ids))
+        return {one: new for new, one in enumerate(ids, 1)}
+
+    def _usable_annotations(self, annotations: Iterable[Item]) -> list[Item]:
+        found: list[Item] = []
+        first: dict[Any, Item] = {}
+        for annotation in annotations:
+            key, image_id = annotation.get("id"), annotation.get("image_id")
+            if _is_id(image_id) and image_id in self.unused:
+                continue
+            twin = first.setdefault(key, annotation) if _is_id(key) else annotation
+            if twin is not annotation and twin == annotation:
+                self._repaired("annotations listed twice, taken once")
+                continue
+            why = self._flaw(annotation)
+            if why:
+                image = self.images.get(image_id) if _is_id(image_id) else None
+                of = f" of {image['file_name']}" if image else ""
+                self._leave_out(f"annotation {key}{of}", why)
+                continue
+            found.append(self._repair(annotation))
+        return found
+
+    def _flaw(self, annotation: Item) -> str:
+        """What keeps an annotation from being used; "" if nothing."""
+        for key, known in (("image_id", self.images), ("category_id", self.labels)):
+            one = annotation.get(key)
+            if not _is_id(one) or one not in known:
+                return f"the {key} {one!r}, which is none of the file's"
+        if annotation.get("iscrowd", 0) not in (0, 1):
+            return f"an iscrowd of {annotation['iscrowd']!r}, not 0 or 1"
+        if annotation.get("ignore", 0) != 0:
+            return 'the mark "ignore", which is not COCO\'s; make it iscrowd'
+        why = _flaw_of_box(annotation.get("bbox"))
+        if not why and self.masks:
+            image = self.images[annotation["image_id"]]
+            why = flaw_of_mask(annotation.get("segmentation"), image["height"], image["width"])
+        return why
+
+    def _repair(self, annotation: Item) -> Item:
+        """An annotation that can be used, as it is used."""
+        image = self.images[annotation["image_id"]]
+        height, width = image["height"], image["width"]
+        mask, area = annotation.get("segmentation") or None, annotation.get("area")
+        if mask and not self.masks and flaw_of_mask(mask, height, width):
+            self._repaired("masks that are none, and not asked for, left out")
+            annotation = annotation | {"segmentation": (mask := None)}
+        if self.scored and isinstance(mask, list) and any(len(polygon) < 6 for polygon in mask):
+            self._repaired("masks with polygons of fewer than three points, these left out")
+            mask = [polygon for polygon in mask if len(polygon) >= 6]
+            annotation = annotation | {"segmentation": mask}
+        if self.scored and not (_is_number(area) and area > 0):
+            self._repaired("areas computed")
+            area = (_area(mask, height, width) if mask else 0) or math.prod(annotation["bbox"][2:])
+            annotation = annotation | {"area": area}
+        if not annotation.get("iscrowd"):
+            self.objects += 1
+            if isinstance(mask, dict) and not self.run_lengths:
+                self.run_lengths = f"annotation {annotation.get('id')} of {image['file_name']}"
+        return annotation
+
+
+def _only(fields: Sequence[str], item: Item, **changes: Any) -> Item:
+    """These fields of an item, as far as it has them, with other values."""
+    return {f: item[f] for f in fields if item.get(f) not in (None, [], {})} | changes
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and -math.inf < value < math.inf
+
+
+def _are_numbers(values: Any) -> bool:
     try:
-        height, width = mask_util.decode(annotation["segmentation"]).shape
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        return f"a mask that cannot be read ({error})"
-    if (height, width) != (record["height"], record["width"]):
-        return f"a mask of {width}x{height}, the image {record['width']}x{record['height']}"
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
+def _are_whole(ids: Iterable[Any], lowest: int) -> bool:
+    return all(type(one) is int and lowest <= one <= LARGEST for one in ids)
+
+
+def _flaw_of_image(image: Item) -> str:
+    if not _is_id(image.get("id")):
+        return "no id"
+    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
+        return "no file_name"
+    sides = [image.get("width"), image.get("height")]
+    whole = all(_is_number(side) and side >= 1 and side % 1 == 0 for side in sides)
+    return "" if whole else f"the width {sides[0]!r} and the height {sides[1]!r}"
+
+
+def _flaw_of_box(box: Any) -> str:
+    if not isinstance(box, Sequence) or len(box) != 4 or not _are_numbers(box):
+        return f"no box of four numbers, but {box!r}"
+    width, height = box[2:]
+    if min(width, height) < 0:
+        return f"a box of width {width:g} and height {height:g}"
+    return FLAT_BOX if min(width, height) == 0 else ""
+
+
+def flaw_of_mask(mask: Any, height: int, width: int) -> str:
+    """What keeps a mask from being used; "" if nothing.
+
+    Args:
+        mask: polygons, or run lengths as counts or compressed by COCO.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    if not mask:
+        return "no mask, for which MODEL.MASK_ON asks"
+    if isinstance(mask, dict):
+        return _flaw_of_run_lengths(mask, height, width)
+    if not isinstance(mask, list) or not all(isinstance(p, list | array) for p in mask):
+        return "a mask that is neither a list of polygons nor run lengths"
+    if any(len(polygon) % 2 or not _are_numbers(polygon) for polygon in mask):
+        return "a polygon that is no list of x and y in turn"
+    return FLAT_MASK if all(len(polygon) < 6 for polygon in mask) else ""
+
+
+def _flaw_of_run_lengths(mask: Item, height: int, width: int) -> str:
+    size, counts = mask.get("size"), _counts(mask)
+    if size != [height, width] or not _are_whole(size, 1):
+        return f"a mask of the size {size}, in an image of {[height, width]}"
+    if counts is None:
+        return "a mask whose run lengths cannot be read"
+    if sum(counts) != height * width:
+        return f"a mask of {sum(counts)} pixels, in an image of {height} x {width}"
     return ""
+
+
+def _counts(mask: Item) -> list[int] | None:
+    """How many pixels are outside, inside, outside ... in turn; None if that cannot be read."""
+    counts = mask.get("counts")
+    if isinstance(counts, str | bytes):
+        counts = _decompressed(counts.encode() if isinstance(counts, str) else counts)
+    readable = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
+    return counts if readable else None
+
+
+def _decompressed(text: bytes) -> list[int] | None:
+    """Run lengths of COCO's text: five bits a character, the lowest first, a sixth if more follow.
+
+    From the fourth on, each is written as the difference to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return None if shift else counts
+
+
+def _area(mask: Any, height: int, width: int) -> int:
+    """The pixels of a mask."""
+    if isinstance(mask, dict):
+        return sum((_counts(mask) or [])[1::2])
+    polygons = mask_util.frPyObjects([list(polygon) for polygon in mask], height, width)
+    return int(mask_util.area(mask_util.merge(polygons)))

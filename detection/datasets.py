@@ -9,6 +9,7 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 
 import demo
 from common.errors import UserError
+from detection.coco import advice, require_usable
 
 DEMO_PREFIX = "demo_"
 DEMO_ROOT = demo.default_root()
@@ -31,11 +32,26 @@ def uses_demo(cfg: Any) -> bool:
     return any(name.startswith(DEMO_PREFIX) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
 
 
-def require_datasets(cfg: Any) -> None:
+def require_datasets(cfg: Any) -> list[str]:
+    """Raise unless every dataset of a Detectron2 config can be used; draw the embedded one.
+
+    COCO's files are judged; :func:`detection.inspection.inspect_datasets` reads the others, and
+    looks for the images.
+
+    Returns:
+        What was repaired or left out, a sentence for each.
+
+    Raises:
+        UserError: as :func:`require_files`; naming a COCO file, and what is wrong with it.
+    """
+    require_files(cfg)
+    return require_usable(cfg)
+
+
+def require_files(cfg: Any) -> None:
     """Raise unless every dataset of a Detectron2 config is on the disk; draw the embedded one.
 
-    A look at folders and lists, in no time; :func:`detection.inspection.inspect_datasets` reads
-    them.
+    A look at folders and lists, in no time.
 
     Raises:
         UserError: naming the dataset and the file that was looked for, or the key that disagrees.
@@ -92,7 +108,7 @@ def _check_list(name: str) -> None:
     if not first.exists() and not last.exists():
         raise UserError(
             f"dataset {name} is not whole: {path} lists {len(names)} images, but neither {first} "
-            f"nor {last.name} is there; unpack it again."
+            f"nor {last.name} is there; {advice(name, path)}."
         )
 
 

@@ -1,23 +1,33 @@
 """What is in a config's datasets: counted, and what is wrong with them named, before training."""
 
+import contextlib
 import logging
+import math
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
+from PIL import Image
 
 from common.errors import UserError
-from detection.annotations import broken_run_lengths, flaw, is_crowd, is_run_lengths
+from detection.coco import advice, in_place, require_usable, write_repaired
+from detection.datasets import require_files
+from detection.mapper import UNREADABLE
 from detection.voc import broken_annotation
 
 log = logging.getLogger("detection")
 
 TOLERANCE = 1.0  # pixels that a box may reach beyond its image: COCO's are rounded
+SAMPLE = 5000  # images of a training set whose headers are read; others' sizes are seen in training
+READERS = 16  # headers read at once: on a network disk, time goes into waiting
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's, by which Detectron2 turns images
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,8 @@ class Report:
         images: how many are listed.
         objects: how many are annotated; None where masks are annotated instead.
         missing: files that are listed and not there, images and masks.
-        usable: images with an object to train on or to score by; None likewise.
-        broken: images' names with an object that cannot be used, and why.
-        run_lengths: images' names with an object whose mask is in run lengths.
+        mismatched: images' names whose headers cannot be read or tell another size than is
+            annotated, and what; of those that were looked at.
         outside: images' names with a box that reaches beyond them, once for each such box.
         empty: classes without an object.
     """
@@ -40,11 +49,42 @@ class Report:
     images: int
     objects: int | None
     missing: tuple[str, ...]
-    usable: int | None
-    broken: tuple[str, ...]
-    run_lengths: tuple[str, ...]
+    mismatched: tuple[str, ...]
     outside: tuple[str, ...]
     empty: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def usable_datasets(cfg: Any, folder: Path) -> Iterator[None]:
+    """The datasets of a job for the block: judged and counted, COCO's files as they were repaired.
+
+    The main process reads them and writes what was repaired; all processes must call this.
+
+    Args:
+        cfg: a Detectron2 config.
+        folder: of the run.
+
+    Raises:
+        UserError: in all processes, as :func:`detection.datasets.require_datasets` and
+            :func:`inspect_datasets`.
+    """
+    require_files(cfg)
+    files, message = {}, ""
+    if comm.is_main_process():
+        try:
+            for sentence in require_usable(cfg):
+                log.warning("%s", sentence)
+            files = write_repaired(cfg, folder / "annotations")
+        except UserError as error:
+            message = str(error)
+    files, message = comm.all_gather((files, message))[0]
+    if message:
+        raise UserError(message)
+    with contextlib.ExitStack() as stack:
+        for name, file in files.items():
+            stack.enter_context(in_place(name, file))
+        inspect_datasets(cfg)
+        yield
 
 
 def inspect_datasets(cfg: Any) -> None:
@@ -54,19 +94,17 @@ def inspect_datasets(cfg: Any) -> None:
 
     Raises:
         UserError: in all processes, if a dataset cannot be read, the test set lacks a file or has
-            an annotation that cannot be used (its score would be false), or a training set has
-            nothing to train on (an image that is missing or that has such an annotation is passed
-            over, as one that cannot be read).
+            one of another size than is annotated (its score would be false), or a training set has
+            nothing to train on (such an image is passed over, as one that cannot be read).
     """
     message = ""
     if comm.is_main_process():
         try:
             for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
                 is_test = name in cfg.DATASETS.TEST
-                decode = is_test or _wants_polygons(cfg)
-                report = inspect(name, is_test, cfg.MODEL.MASK_ON, decode)
+                report = inspect(name, None if is_test else SAMPLE)
                 _tell(report, is_test)
-                _check_files(report, is_test)
+                _check_images(report, is_test)
                 if is_test:
                     _check_test(report)
                 if name in cfg.DATASETS.TRAIN:
@@ -78,14 +116,12 @@ def inspect_datasets(cfg: Any) -> None:
         raise UserError(message)
 
 
-def inspect(name: str, is_test: bool = False, masks: bool = False, decode: bool = False) -> Report:
-    """Read the annotations of a dataset, and look which of its files are there.
+def inspect(name: str, sample: int | None = None) -> Report:
+    """Read the annotations of a dataset, and look which of its files are there, and at headers.
 
     Args:
         name: Detectron2's name of it.
-        is_test: whether it is scored by, and so of crowds too.
-        masks: whether objects need a mask.
-        decode: whether to look into masks in run lengths, which takes a while.
+        sample: how many images' headers to read, evenly spread over the dataset; None for all.
 
     Raises:
         UserError: if they cannot be read, naming the file where that is known.
@@ -95,35 +131,41 @@ def inspect(name: str, is_test: bool = False, masks: bool = False, decode: bool 
     annotated = [r for r in records if "annotations" in r]
     labels = Counter(a["category_id"] for r in annotated for a in r["annotations"])
     classes = MetadataCatalog.get(name).get("thing_classes", []) if annotated else []
-    usable, broken, run_lengths = 0, [], []
-    for record in annotated:
-        used = [a for a in record["annotations"] if is_test or not is_crowd(a)]
-        flaws = (_flaw(a, record, masks, masks and decode) for a in used)
-        wrong = next((found for found in flaws if found), "")
-        if wrong:
-            broken.append(f"{record['file_name']}: {wrong}")
-            continue
-        usable += bool(used)
-        if any(is_run_lengths(a) and not is_crowd(a) for a in used):
-            run_lengths.append(record["file_name"])
+    missing = tuple(_missing(files))
+    step = max(1, math.ceil(len(annotated) / (sample or math.inf)))
+    absent = set(missing)
+    looked_at = [r for r in annotated[::step] if r["file_name"] not in absent]
+    with ThreadPoolExecutor(READERS) as pool:
+        mismatched = tuple(filter(None, pool.map(_mismatch, looked_at)))
     return Report(
         name,
         len(records),
         labels.total() if annotated else None,
-        tuple(_missing(files)),
-        usable if annotated else None,
-        tuple(broken),
-        tuple(run_lengths),
+        missing,
+        mismatched,
         tuple(r["file_name"] for r in annotated for a in r["annotations"] if _is_outside(a, r)),
         tuple(one for label, one in enumerate(classes) if not labels[label]),
     )
 
 
-def _flaw(annotation: dict[str, Any], record: dict[str, Any], masks: bool, decode: bool) -> str:
-    wrong = flaw(annotation, masks)
-    if decode and not wrong and is_run_lengths(annotation):
-        return broken_run_lengths(annotation, record)
-    return wrong
+def _mismatch(record: dict[str, Any]) -> str:
+    """How an image's header disagrees with what is annotated; "" if it does not."""
+    try:
+        with Image.open(record["file_name"]) as image:
+            (width, height), turned = image.size, False
+            with contextlib.suppress(Exception):  # broken EXIF data raise anything
+                turned = image.getexif().get(ORIENTATION) in QUARTER_TURNS
+    except UNREADABLE as error:
+        return f"{record['file_name']} (cannot be read: {error})"
+    seen = (height, width) if turned else (width, height)
+    annotated = (record.get("width", seen[0]), record.get("height", seen[1]))
+    if seen == annotated:
+        return ""
+    why = ", for its EXIF data turn it by 90 degrees" if turned else ""
+    return (
+        f"{record['file_name']} (read as {seen[0]} x {seen[1]}{why}; annotated as "
+        f"{annotated[0]} x {annotated[1]})"
+    )
 
 
 def _tell(report: Report, is_test: bool) -> None:
@@ -131,8 +173,8 @@ def _tell(report: Report, is_test: bool) -> None:
     log.info("dataset %s: %s images%s", report.name, f"{report.images:,}", objects)
     if report.missing and not is_test:
         _warn(report, report.missing, "missing files, passed over in training")
-    if report.broken and not is_test:
-        _warn(report, report.broken, "images with a broken annotation, passed over in training")
+    if report.mismatched and not is_test:
+        _warn(report, report.mismatched, "images not as annotated, passed over in training")
     if report.outside:
         _warn(report, report.outside, "boxes that reach outside their images, cut there")
     if report.empty:
@@ -144,24 +186,23 @@ def _warn(report: Report, found: tuple[str, ...], what: str) -> None:
     log.warning("dataset %s: %s: %d (%s)", report.name, what, len(found), shown)
 
 
-def _check_files(report: Report, is_test: bool) -> None:
+def _check_images(report: Report, is_test: bool) -> None:
+    name, advised = report.name, advice(report.name, "what it lists")
     if not report.images:
-        raise UserError(f"dataset {report.name} is empty; unpack it again.")
-    if not report.missing:
-        return
-    if is_test or len(report.missing) >= report.images:
+        raise UserError(f"dataset {name} is empty; {advised}.")
+    if report.missing and (is_test or len(report.missing) >= report.images):
         raise UserError(
-            f"dataset {report.name} lacks {len(report.missing)} files of its {report.images} "
-            f"images, such as {report.missing[0]}; unpack it again."
+            f"dataset {name} lacks {len(report.missing)} files of its {report.images} images, such "
+            f"as {report.missing[0]}; {advised}."
+        )
+    if report.mismatched and is_test:
+        raise UserError(
+            f"dataset {name} cannot be scored by: {len(report.mismatched)} of its images are not "
+            f"as annotated, such as {report.mismatched[0]}; mend them or {_source(name)}."
         )
 
 
 def _check_test(report: Report) -> None:
-    if report.broken:
-        raise UserError(
-            f"dataset {report.name} cannot be scored by: {len(report.broken)} of its images have a "
-            f"broken annotation, such as {report.broken[0]}; mend {_source(report.name)}."
-        )
     if MetadataCatalog.get(report.name).get("evaluator_type") == "pascal_voc":
         wrong = broken_annotation(report.name, scored=True)
         if wrong:
@@ -169,26 +210,11 @@ def _check_test(report: Report) -> None:
 
 
 def _check_training(report: Report, cfg: Any) -> None:
-    name, source = report.name, _source(report.name)
-    if report.usable == 0 and report.broken:
+    if report.objects == 0 and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         raise UserError(
-            f"dataset {name} has no image that can be trained on: the annotations of "
-            f"{len(report.broken)} are broken, such as {report.broken[0]}; mend {source}."
+            f"dataset {report.name} has no object to train on; annotate some in "
+            f"{_source(report.name)}, or leave it out of DATASETS.TRAIN."
         )
-    if report.usable == 0 and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        raise UserError(
-            f"dataset {name} has no object to train on; annotate some in {source}, or leave it out "
-            "of DATASETS.TRAIN."
-        )
-    if report.run_lengths and cfg.MODEL.MASK_ON and _wants_polygons(cfg):
-        raise UserError(
-            f"INPUT.MASK_FORMAT is polygon, but dataset {name} has masks in run lengths, such as "
-            f"of {report.run_lengths[0]}; set it to bitmask."
-        )
-
-
-def _wants_polygons(cfg: Any) -> bool:
-    return bool(cfg.INPUT.MASK_FORMAT == "polygon")
 
 
 def _source(name: str) -> str:
@@ -209,8 +235,6 @@ def _missing(files: list[str]) -> Iterable[str]:
 
 
 def _is_outside(annotation: dict[str, Any], record: dict[str, Any]) -> bool:
-    if flaw(annotation, masks=False):
-        return False
     x, y, right, bottom = annotation["bbox"]
     if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
         right, bottom = x + right, y + bottom
@@ -230,4 +254,6 @@ def _read(name: str) -> list[dict[str, Any]]:
         told = " ".join(str(error).split()) or type(error).__name__
         where = MetadataCatalog.get(name).get("json_file")
         told = f"{where}: {told}" if where else broken_annotation(name) or told
-        raise UserError(f"dataset {name} cannot be read: {told}; unpack it again.") from error
+        raise UserError(
+            f"dataset {name} cannot be read: {told}; {advice(name, _source(name))}."
+        ) from error

@@ -7,7 +7,6 @@ from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
 
 from common.errors import UserError
-from detection.annotations import flaw, is_crowd
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -24,9 +23,10 @@ UNREADABLE = (OSError, SyntaxError, SizeMismatchError, AnnotationError)
 
 
 class TrainMapper(DatasetMapper):
-    """Detectron2's training mapper, to which a broken annotation is an image's, not the job's."""
+    """Detectron2's training mapper, to which a broken annotation is an image's, not the job's.
 
-    use_instance_mask: bool
+    Those of COCO files were judged before; others come here as they are.
+    """
 
     @classmethod
     def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
@@ -54,10 +54,6 @@ class TrainMapper(DatasetMapper):
         Raises:
             AnnotationError: saying what is wrong with an object.
         """
-        for annotation in dataset_dict["annotations"]:
-            wrong = "" if is_crowd(annotation) else flaw(annotation, self.use_instance_mask)
-            if wrong:
-                raise AnnotationError(wrong)
         try:
             super()._transform_annotations(dataset_dict, *args)
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:

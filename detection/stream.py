@@ -150,10 +150,12 @@ class Images(Dataset[tuple[Record, int]]):
             try:
                 return self.mapper(record), unreadable
             except UNREADABLE as error:
-                log.warning("skipped an unreadable image: %s (%s)", name, error)
+                why = error
+                log.warning("skipped an unreadable image: %s (%s)", name, why)
             index = random.randrange(len(self.records))
         raise UserError(
-            f"{TRIES} images in a row cannot be read, such as {name}; is the data set whole?"
+            f"{TRIES} images in a row cannot be read, such as {name} ({why}); is the data set "
+            "whole?"
         )
 
 

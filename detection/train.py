@@ -24,10 +24,10 @@ from common.series import Series
 from detection import compat
 from detection.checkpoint import SeriesCheckpointer, require_backbone
 from detection.config import TransferConfig, config_hash, fit_to_device
-from detection.datasets import require_datasets, uses_demo
+from detection.datasets import uses_demo
 from detection.evaluation import evaluate, kind_of
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
-from detection.inspection import inspect_datasets
+from detection.inspection import usable_datasets
 from detection.schedule import build_lr_scheduler
 from detection.stream import Stream
 
@@ -55,10 +55,12 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
     """
     cfg = config.detectron2()
     device = "cpu" if cfg.MODEL.DEVICE == "cpu" else config.device
-    with running(folder, config.identity(), device) as run, compat.process_groups(run.world):
+    with (
+        running(folder, config.identity(), device) as run,
+        compat.process_groups(run.world),
+        usable_datasets(cfg, folder),
+    ):
         world = run.world
-        require_datasets(cfg)
-        inspect_datasets(cfg)
         fit_to_device(cfg, world.device.type, world.size)
         cfg.OUTPUT_DIR = str(folder)
         cfg.freeze()

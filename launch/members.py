@@ -98,17 +98,21 @@ def check_apart(members: Sequence[Member], run: RunOptions) -> None:
             )
 
 
-def check(member: Member, count: int) -> None:
-    """One run, in ``count`` processes; prints what it will do where that is not plain."""
+def check(member: Member, count: int) -> list[str]:
+    """One run, in ``count`` processes; prints what it will do where that is not plain.
+
+    Returns:
+        What was repaired in its datasets or left out of them.
+    """
     config = member.config
     cfg = config.detectron2()
     solver = cfg.SOLVER
     member.source.check_fits(cfg)
-    require_datasets(cfg)
+    repairs = require_datasets(cfg)
     check_evaluators(cfg)
     if config.eval_only:
         print(f"{config.config_name}: evaluation of {config.weights.path}", flush=True)
-        return
+        return repairs
     kind_of(cfg).mapper(cfg)  # it refuses what it cannot do
     if not 0 < solver.BASE_LR < math.inf:
         raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
@@ -129,6 +133,7 @@ def check(member: Member, count: int) -> None:
             "is marked low_lr (README, 'The learning rate 2e-4')",
             flush=True,
         )
+    return repairs
 
 
 def warn_of_other_methods(members: Sequence[Member], run: RunOptions) -> None:

@@ -199,8 +199,9 @@ def plan(
             "it out."
         )
     count = processes(options.resources)
-    for member in members:
-        check(member, count)
+    repairs = [sentence for member in members for sentence in check(member, count)]
+    for sentence in dict.fromkeys(repairs):
+        print(f"warning: {sentence}", flush=True)
     check_apart(members, options.run)
     return members
 

@@ -3,14 +3,20 @@
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from detectron2.data import DatasetCatalog
+from PIL import Image
 
 import demo
 from common.errors import UserError
-from detection.inspection import inspect, inspect_datasets
+from detection import inspection
+from detection.datasets import require_datasets
+from detection.inspection import inspect, inspect_datasets, usable_datasets
 from tests.detection.helpers import config, warnings
 from tests.detection.small_datasets import cfg_of, coco, cut, instances, replaced, voc
 
@@ -104,39 +110,28 @@ def with_masks(train: str, test: str = "demo_coco_val", form: str = "polygon") -
     return config("demo_R_18_FPN", *datasets, "INPUT.MASK_FORMAT", form)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"bbox": None}, "an object without a box"),
-        ({"bbox": [1, 2, 3]}, "an object without a box"),
-        ({"bbox": ["1", 2, 3, 4]}, "an object without a box"),
-        ({"segmentation": None}, "an object without a mask, for which MODEL.MASK_ON asks"),
-        (
-            {"segmentation": {"size": [9, 9], "counts": [3, 999]}},
-            r"a mask that cannot be read \(Invalid RLE mask representation\)",
-        ),
-        ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"a mask of 9x9, the image \d+x\d+"),
-    ],
-)
-def test_a_broken_object_of_a_training_set_is_named_of_a_test_set_refused(
+@pytest.mark.parametrize("change", [{"bbox": [9, 9, -3, -3]}, {"segmentation": None}])
+def test_a_broken_object_of_a_training_set_is_left_out_named_and_counted(
     demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture,
-    change: dict[str, Any], message: str,
+    change: dict[str, Any],
 ) -> None:  # fmt: skip
     content = instances(demo_root)
     first, *others = content["annotations"]
     name = coco(demo_root, tmp_path, registered, annotations=[replaced(first, change), *others])
-    (file,) = (i["file_name"] for i in content["images"] if i["id"] == first["image_id"])
-    wrong = f"{tmp_path / 'val2017' / file}: {message}"
-    with caplog.at_level(logging.WARNING, "detection"):
-        inspect_datasets(with_masks(name))
-    (warning,) = warnings(caplog)
-    start = rf"dataset {name}: images with a broken annotation, passed over in training: 1 \("
-    assert re.match(start + wrong, warning)
-    caplog.clear()
-    wanted = rf"dataset {name} cannot be scored by: 1 of its images .* such as {wrong}; mend .*json"
-    with pytest.raises(UserError, match=wanted):
-        inspect_datasets(with_masks("demo_coco_train", name))
-    assert not warnings(caplog)
+    (sentence,) = require_datasets(with_masks(name))
+    assert re.match(
+        rf"dataset {name}: images and annotations of {tmp_path}/val\.json that cannot be trained "
+        rf"on, left out: 1 \(annotation {first['id']} of \d+\.jpg: ",
+        sentence,
+    )
+    with (
+        caplog.at_level(logging.WARNING, "detection"),
+        usable_datasets(with_masks(name), tmp_path / "run"),
+    ):
+        records = DatasetCatalog.get(name)
+    assert sentence in warnings(caplog)
+    assert sum(len(r["annotations"]) for r in records) == len(others)
+    assert len(records) == len(content["images"])
 
 
 def test_a_training_set_without_boxes_or_masks_or_objects_is_refused(
@@ -144,29 +139,31 @@ def test_a_training_set_without_boxes_or_masks_or_objects_is_refused(
 ) -> None:
     annotations = instances(demo_root)["annotations"]
     crowds = [a | {"iscrowd": 1} for a in annotations]
+    count = len(annotations)
     for number, (key, kept, message) in enumerate(
         [
-            (
-                "bbox",
-                annotations,
-                r"image .* annotations of 10 are broken, such as .*: an object without a box",
-            ),
+            ("bbox", annotations, rf"cannot be trained on: {count} of .*: no box of four numbers"),
             (
                 "segmentation",
                 annotations,
-                r"image .* 10 are broken, .* a mask, for which MODEL\.MASK_ON asks",
+                r"cannot be trained on: .* no mask, for which MODEL\.MAS",
             ),
-            ("", crowds, "object to train on; annotate some in .*/val.json, or leave it out"),
-            ("", [], "object to train on; annotate some in .*/val.json, or leave it out"),
+            (
+                "",
+                crowds,
+                "has no object to train on; annotate some in .*/val.json, or leave it out",
+            ),
+            ("", [], "has no object to train on; annotate some in .*/val.json, or leave it out"),
         ]
     ):
         folder = tmp_path / str(number)
         without = [replaced(a, {key: None}) for a in kept]
         name = coco(demo_root, folder, registered, annotations=without)
-        with pytest.raises(UserError, match=f"dataset {name} has no {message}"):
-            inspect_datasets(with_masks(name))
+        with pytest.raises(UserError, match=f"dataset {name} {message}"):
+            require_datasets(with_masks(name))
     cfg = with_masks(name)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    require_datasets(cfg)
     inspect_datasets(cfg)
 
 
@@ -184,12 +181,75 @@ def test_masks_in_run_lengths_are_no_polygons(
     with pytest.raises(
         UserError, match=r"INPUT\.MASK_FORMAT is polygon, but .*; set it to bitmask"
     ):
+        require_datasets(with_masks(name))
+    assert require_datasets(with_masks(name, name, "bitmask")) == []
+
+
+def turned(path: Path, orientation: int) -> None:
+    """Write what a camera does that was held on its side: pixels as they were, and a mark."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (
+            lambda path: turned(path, 6),
+            "read as 48 x 64, for its EXIF data turn it by 90 degrees; annotated as 64 x 48",
+        ),
+        (
+            lambda path: Image.new("RGB", (7, 9)).save(path),
+            "read as 7 x 9; annotated as 64 x 48",
+        ),
+        (
+            lambda path: path.write_bytes(b"no image"),
+            "cannot be read: cannot identify image file.*",
+        ),
+    ],
+)
+def test_an_image_that_is_not_as_annotated_is_named(
+    demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path], None], why: str,
+) -> None:  # fmt: skip
+    content = instances(demo_root)
+    content["images"][3] |= {"width": 64, "height": 48}
+    name = coco(demo_root, tmp_path, registered, images=content["images"])
+    path = tmp_path / "val2017" / content["images"][3]["file_name"]
+    Image.new("RGB", (64, 48)).save(path)
+    inspect_datasets(with_masks(name, name))
+    turned(path, 3)  # upside down
+    inspect_datasets(with_masks(name, name))
+    spoil(path)
+    with caplog.at_level(logging.WARNING, "detection"):
         inspect_datasets(with_masks(name))
-    inspect_datasets(with_masks(name, name, "bitmask"))
+    (warning,) = (w for w in warnings(caplog) if "not as annotated" in w)
+    assert re.fullmatch(
+        rf"dataset {name}: images not as annotated, passed over in training: 1 "
+        rf"\({path} \({why}\)\)",
+        warning,
+    )
+    message = rf"{name} cannot be scored by: 1 of its images are not as annotated, such as {path} "
+    with pytest.raises(UserError, match=rf"{message}\({why}\); mend them or {tmp_path}/val\.json"):
+        inspect_datasets(with_masks("demo_coco_train", name))
+
+
+def test_of_a_large_training_set_a_part_is_looked_at(demo_root: Path, tmp_path: Path) -> None:
+    records = DatasetCatalog.get("demo_coco_train")
+    looked_at: list[str] = []
+    with mock.patch.object(inspection, "_mismatch", lambda r: looked_at.append(r["file_name"])):
+        inspect("demo_coco_train", sample=5)
+        assert looked_at == [records[i]["file_name"] for i in range(0, len(records), 5)]
+        inspect("demo_coco_train")
+    assert len(looked_at) == 5 + len(records)
 
 
 def test_a_broken_json_is_named(demo_root: Path, tmp_path: Path, registered: list[str]) -> None:
     name = coco(demo_root, tmp_path, registered)
     cut(tmp_path / "val.json")
-    with pytest.raises(UserError, match=rf"dataset {name} cannot be read: .*/val\.json: "):
-        inspect_datasets(cfg_of(name))
+    wanted = rf"dataset {name} cannot be read: .*/val\.json: .*; mend .*/val\.json\.$"
+    for check in (require_datasets, inspect_datasets):
+        with pytest.raises(UserError, match=wanted):
+            check(cfg_of(name))

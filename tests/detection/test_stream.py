@@ -197,8 +197,8 @@ def test_unreadable_images_are_named_counted_and_passed_over(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bbox": None}, "an object without a box"),
-        ({"segmentation": None}, "an object without a mask, for which MODEL.MASK_ON asks"),
+        ({"bbox": None}, "an annotation that cannot be used: 'bbox'"),
+        ({"segmentation": None}, "an annotation that cannot be used: 'segmentation'"),
         (
             {"segmentation": {"size": [9, 9], "counts": b"4PPPPP1"}},
             "an annotation that cannot be used: Invalid RLE mask representation",
@@ -241,7 +241,11 @@ def test_a_data_set_without_a_readable_image_is_an_error(
     DatasetCatalog.register(BROKEN, lambda: records)
     try:
         stream = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
-        with pytest.raises(UserError, match=r"^100 images in a row cannot be read, such as .*none"):
+        wanted = (
+            r"^100 images in a row cannot be read, such as \S+/none\.jpg \(.*No such file or "
+            r"directory.*\); is the data set whole\?"
+        )
+        with pytest.raises(UserError, match=wanted):
             first(stream, 1)
     finally:
         DatasetCatalog.remove(BROKEN)

@@ -1,0 +1,346 @@
+"""What is found in the content of COCO files, and what becomes of it."""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from detection.annotations import flaw_of_mask, judge
+
+Change = Callable[[dict[str, Any]], object]
+
+SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
+
+
+def content() -> dict[str, Any]:
+    """Two images of 12 x 10 pixels with two squares each, of 4 x 4 pixels."""
+    pairs = itertools.product((1, 2), (3, 7))
+    return {
+        "info": {"year": 2026},
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "height": 10, "width": 12, "license": 1}
+            for i in (1, 2)
+        ],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [
+            {"id": n, "image_id": image, "category_id": label, "bbox": [1, 1, 4, 4], "area": 16.0,
+             "iscrowd": 0, "segmentation": [SQUARE], "score": None}
+            for n, (image, label) in enumerate(pairs, 1)
+        ],
+    }  # fmt: skip
+
+
+def first(**values: Any) -> Change:
+    """The first annotation with other values."""
+    return lambda it: it["annotations"][0].update(values)
+
+
+def every(key: str, value: Callable[[int], Any]) -> Change:
+    """All annotations with another value, by their number from 0."""
+    return lambda it: [a.update({key: value(n)}) for n, a in enumerate(it["annotations"])]
+
+
+def without(key: str, items: str = "annotations") -> Change:
+    return lambda it: [a.pop(key) for a in it[items]]
+
+
+def images(new: Callable[[int], Any], key: str = "id") -> Change:
+    """Images with another id (in their annotations, too) or other value, by their old id."""
+
+    def change(it: dict[str, Any]) -> None:
+        for image in it["images"]:
+            image[key] = new(image["id"])
+        for annotation in it["annotations"] if key == "id" else ():
+            annotation["image_id"] = new(annotation["image_id"])
+
+    return change
+
+
+def labels(it: dict[str, Any]) -> None:
+    for item, key in [(c, "id") for c in it["categories"]] + [
+        (a, "category_id") for a in it["annotations"]
+    ]:
+        item[key] = f"label {item[key]}"
+
+
+def changed(change: Change) -> dict[str, Any]:
+    it = content()
+    change(it)
+    return it
+
+
+def test_nothing_is_said_of_what_is_right() -> None:
+    for scored, masks in itertools.product((True, False), repeat=2):
+        found, _ = judge(content(), scored=scored, masks=masks)
+        assert found.classes == ["cat", "dog"] and found.objects == 4
+        assert not (found.refusal or found.repairs or found.unusable or found.changed)
+
+
+def twice(items: str) -> Change:
+    return lambda it: it[items].append(copy.deepcopy(it[items][0]))
+
+
+REPAIRED: list[tuple[Change, list[str]]] = [
+    (every("id", lambda n: n), ["annotations numbered anew: 4"]),
+    (every("id", lambda n: 1), ["annotations numbered anew: 4"]),
+    (every("id", lambda n: -1 - n), ["annotations numbered anew: 4"]),
+    (every("id", lambda n: 1.0 + n), ["annotations numbered anew: 4"]),
+    (every("id", lambda n: 2**53 + 1 + n), ["annotations numbered anew: 4"]),
+    (every("id", lambda n: f"object {n}"), ["annotations numbered anew: 4"]),
+    (every("id", lambda n: [n]), ["annotations numbered anew: 4"]),
+    (without("id"), ["annotations numbered anew: 4"]),
+    (images(lambda i: f"image {i}"), ["image ids made whole numbers: 2"]),
+    (images(lambda i: -i), ["image ids made whole numbers: 2"]),
+    (images(lambda i: i + 0.5), ["image ids made whole numbers: 2"]),
+    (images(lambda i: 2**64 + i), ["image ids made whole numbers: 2"]),
+    (labels, ["category ids made whole numbers: 2"]),
+    (twice("images"), ["images listed twice, taken once: 1"]),
+    (twice("annotations"), ["annotations listed twice, taken once: 1"]),
+    (images(lambda _: 12.0, "width"), ["image sizes made whole numbers: 2"]),
+]
+
+
+@pytest.mark.parametrize(("change", "repairs"), REPAIRED)
+@pytest.mark.parametrize("scored", [True, False])
+def test_what_is_repaired(change: Change, repairs: list[str], scored: bool) -> None:
+    before = changed(change)
+    after = copy.deepcopy(before)
+    found, repaired = judge(after, scored=scored, masks=True)
+    assert after == before  # the judge leaves it as it is
+    if not scored and before["annotations"][0].get("id") == 0 and not found.changed:
+        return  # a training reads ids only to tell annotations apart
+    assert found.repairs == repairs and not found.unusable and found.changed
+    assert found.objects == 4 and found.classes == ["cat", "dog"]
+    ids = [a["id"] for a in repaired["annotations"]]
+    assert len(set(ids)) == 4 and all(type(i) is int and 0 < i <= 2**53 for i in ids)
+    names = {image["id"]: image["file_name"] for image in repaired["images"]}
+    classes = {category["id"]: category["name"] for category in repaired["categories"]}
+    assert sorted(names.values()) == ["1.jpg", "2.jpg"]
+    assert [(names[a["image_id"]], classes[a["category_id"]]) for a in repaired["annotations"]] == [
+        ("1.jpg", "cat"), ("1.jpg", "dog"), ("2.jpg", "cat"), ("2.jpg", "dog")
+    ]  # fmt: skip
+    assert all(type(image["width"]) is int for image in repaired["images"])
+    again, _ = judge(repaired, scored=scored, masks=True)
+    assert not (again.changed or again.repairs)
+
+
+@pytest.mark.parametrize("area", [None, "16", math.nan, math.inf, 0, -3, [], "absent"])
+def test_an_area_that_is_none_is_the_masks_or_the_boxs(area: Any) -> None:
+    it = content()
+    triangle = [1.0, 1.0, 9.0, 1.0, 1.0, 9.0]
+    it["annotations"][0] |= {"area": area, "segmentation": [triangle], "bbox": [1, 1, 8, 8]}
+    counts = [5, 10, 105]
+    it["annotations"][1] |= {"area": area, "segmentation": {"size": [10, 12], "counts": counts}}
+    del it["annotations"][2]["segmentation"]
+    it["annotations"][2] |= {"area": area, "bbox": [0, 0, 2.5, 4]}
+    if area == "absent":
+        for annotation in it["annotations"][:3]:
+            del annotation["area"]
+    found, repaired = judge(it, scored=True, masks=False)
+    assert found.repairs == ["areas computed: 3"]
+    triangles = int(rle.area(rle.merge(rle.frPyObjects([triangle], 10, 12))))
+    assert [a["area"] for a in repaired["annotations"]] == [triangles, 10, 10, 16]
+    found, same = judge(it, scored=False, masks=False)  # a training reads no areas
+    assert not found.changed and same is it
+
+
+def test_parts_of_masks_without_an_area_are_left_out() -> None:
+    it = changed(first(segmentation=[[2, 2, 3, 3], SQUARE, [4, 4], []]))
+    found, repaired = judge(it, scored=True, masks=True)
+    assert found.repairs == ["masks with polygons of fewer than three points, these left out: 1"]
+    assert repaired["annotations"][0]["segmentation"] == [SQUARE]
+    assert not judge(it, scored=False, masks=True)[0].changed  # Detectron2 does the same
+
+
+def compressed(mask: Any) -> dict[str, Any]:
+    found = rle.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": found["size"], "counts": found["counts"].decode()}
+
+
+POLYGON = "a polygon that is no list of x and y in turn"
+NO_MASK = "no mask, for which MODEL.MASK_ON asks"
+UNUSABLE: list[tuple[Change, str]] = [
+    (first(bbox=[50, 50, -20, -10]), "a box of width -20 and height -10"),
+    (first(bbox=[1, 1, 0, 4]), "a box of no width or no height"),
+    (first(bbox=[1, 1, math.nan, 4]), "no box of four numbers, but [1, 1, nan, 4]"),
+    (first(bbox=[1, 1, math.inf, 4]), "no box of four numbers, but [1, 1, inf, 4]"),
+    (first(bbox=["1", 1, 4, 4]), "no box of four numbers, but ['1', 1, 4, 4]"),
+    (first(bbox=[1, 1, None, 4]), "no box of four numbers, but [1, 1, None, 4]"),
+    (first(bbox=[1, 1, 4]), "no box of four numbers, but [1, 1, 4]"),
+    (first(bbox="1234"), "no box of four numbers, but '1234'"),
+    (first(bbox=None), "no box of four numbers, but None"),
+    (first(image_id=9), "the image_id 9, which is none of the file's"),
+    (first(image_id="1"), "the image_id '1', which is none of the file's"),
+    (first(image_id=[1]), "the image_id [1], which is none of the file's"),
+    (first(category_id=4), "the category_id 4, which is none of the file's"),
+    (first(category_id=None), "the category_id None, which is none of the file's"),
+    (first(iscrowd="0"), "an iscrowd of '0', not 0 or 1"),
+    (first(iscrowd=None), "an iscrowd of None, not 0 or 1"),
+    (first(ignore=1), 'the mark "ignore", which is not COCO\'s; make it iscrowd'),
+    (first(segmentation=None), NO_MASK),
+    (first(segmentation=[]), NO_MASK),
+    (first(segmentation={}), NO_MASK),
+    (first(segmentation=SQUARE), "a mask that is neither a list of polygons nor run lengths"),
+    (first(segmentation="mask"), "a mask that is neither a list of polygons nor run lengths"),
+    (first(segmentation=[SQUARE[:-1]]), POLYGON),
+    (first(segmentation=[[*SQUARE[:-1], None]]), POLYGON),
+    (first(segmentation=[[*SQUARE[:-1], "5"]]), POLYGON),
+    (first(segmentation=[[*SQUARE[:-1], math.nan]]), POLYGON),
+    (first(segmentation=[[[1, 1], [5, 1], [5, 5]]]), POLYGON),
+    (first(segmentation=[SQUARE[:4]]), "a mask of polygons with fewer than three points"),
+    (
+        first(segmentation={"size": [12, 10], "counts": [120]}),
+        "a mask of the size [12, 10], in an image of [10, 12]",
+    ),
+    (first(segmentation={"counts": [120]}), "a mask of the size None, in an image of [10, 12]"),
+    (
+        first(segmentation={"size": [10, 12], "counts": [5, 6, 7]}),
+        "a mask of 18 pixels, in an image of 10 x 12",
+    ),
+    (
+        first(segmentation={"size": [10, 12], "counts": [5, 160]}),
+        "a mask of 165 pixels, in an image of 10 x 12",
+    ),
+    (
+        first(segmentation={"size": [10, 12], "counts": [130, -10]}),
+        "a mask whose run lengths cannot be read",
+    ),
+    (
+        first(segmentation={"size": [10, 12], "counts": "\x01"}),
+        "a mask whose run lengths cannot be read",
+    ),
+    (first(segmentation={"size": [10, 12]}), "a mask whose run lengths cannot be read"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "why"), UNUSABLE)
+@pytest.mark.parametrize("scored", [True, False])
+def test_an_annotation_that_cannot_be_used_is_left_out(
+    change: Change, why: str, scored: bool
+) -> None:
+    it = changed(change)
+    found, kept = judge(it, scored=scored, masks=True)
+    of = "" if "image_id" in why else " of 1.jpg"
+    assert (found.unusable, found.examples, found.objects) == (1, [f"annotation 1{of}: {why}"], 3)
+    # Detectron2 leaves objects without an area out of a training by itself.
+    assert found.changed is (scored or not any(w in why for w in ("no width", "three points")))
+    if found.changed:
+        assert [a["id"] for a in kept["annotations"]] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "change", [change for change, why in UNUSABLE if "mask" in why or "polygon" in why]
+)
+def test_masks_that_are_not_asked_for_need_not_be_any(change: Change) -> None:
+    found, kept = judge(changed(change), scored=True, masks=False)
+    assert not found.unusable and found.objects == 4
+    assert "segmentation" not in kept["annotations"][0] and kept["annotations"][0]["area"] == 16
+
+
+IMAGES: list[tuple[Change, str]] = [
+    (lambda it: it["images"][0].pop("id"), "image None (1.jpg): no id"),
+    (lambda it: it["images"][0].pop("file_name"), "image 1 (None): no file_name"),
+    (lambda it: it["images"][0].update(file_name=5), "image 1 (5): no file_name"),
+    (lambda it: it["images"][0].pop("width"), "image 1 (1.jpg): the width None and the height 10"),
+    (
+        lambda it: it["images"][0].update(width=-1, height=-1),
+        "image 1 (1.jpg): the width -1 and the height -1",
+    ),
+    (
+        lambda it: it["images"][0].update(height="10"),
+        "image 1 (1.jpg): the width 12 and the height '10'",
+    ),
+    (
+        lambda it: it["images"][0].update(height=10.5),
+        "image 1 (1.jpg): the width 12 and the height 10.5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), IMAGES)
+def test_an_image_that_cannot_be_used_is_left_out_with_its_annotations(
+    change: Change, why: str
+) -> None:
+    for scored in (True, False):
+        found, kept = judge(changed(change), scored=scored, masks=True)
+        assert found.examples[0] == why and found.objects == 2 and found.changed
+        assert [image["id"] for image in kept["images"]] == [2]
+        assert {annotation["image_id"] for annotation in kept["annotations"]} == {2}
+
+
+def test_images_with_one_id_or_one_file() -> None:
+    one_id = changed(lambda it: it["images"][1].update(id=1))
+    found, kept = judge(one_id, scored=False, masks=True)
+    assert found.examples[0] == "image 1 (2.jpg): the id of 1.jpg, too" and not kept["images"]
+    one_file = changed(lambda it: it["images"][1].update(file_name="1.jpg"))
+    found, _ = judge(one_file, scored=True, masks=True)
+    assert found.examples == ["image 2 (1.jpg): another id elsewhere in the list"]
+    assert not judge(one_file, scored=False, masks=True)[0].changed  # seen twice as often
+
+
+def test_crowds_are_no_objects_and_may_have_polygons() -> None:
+    found, _ = judge(changed(every("iscrowd", lambda _: 1)), scored=True, masks=True)
+    assert not found.changed and found.objects == 0
+
+
+@pytest.mark.parametrize(
+    ("it", "refusal"),
+    [
+        ([], "it holds no JSON object with images, annotations and categories"),
+        (None, "it holds no JSON object with images, annotations and categories"),
+        (changed(lambda it: it.pop("annotations")), 'it has no "annotations"'),
+        (changed(lambda it: it.pop("images")), 'it has no "images"'),
+        (changed(lambda it: it.pop("categories")), 'it has no "categories"'),
+        (changed(lambda it: it.update(images=[])), "it has no images"),
+        (changed(lambda it: it.update(categories=[])), "it has no categories"),
+        (changed(lambda it: it.update(images={})), 'its "images" are no list of JSON objects'),
+        (
+            changed(lambda it: it.update(annotations=[3])),
+            'its "annotations" are no list of JSON objects',
+        ),
+        (
+            changed(lambda it: it["categories"][1].update(id=3)),
+            "two of its categories have the id 3",
+        ),
+        (
+            changed(lambda it: it["categories"][1].pop("name")),
+            "a category lacks its id or name: {'id': 7}",
+        ),
+    ],
+)
+def test_what_is_no_ground_truth(it: Any, refusal: str) -> None:
+    found, _ = judge(it, scored=True, masks=True)
+    assert found.refusal == refusal
+
+
+def test_run_lengths_are_read_as_pycocotools_writes_them() -> None:
+    generator = np.random.default_rng(0)
+    for share in (0, 0.01, 0.5, 0.99, 1):
+        mask = generator.random((97, 61)) < share
+        text = compressed(mask)
+        assert flaw_of_mask(text, 97, 61) == ""
+        assert flaw_of_mask(text | {"counts": text["counts"].encode()}, 97, 61) == ""
+        flat = mask.T.ravel()
+        edges = np.flatnonzero(np.diff(flat)) + 1
+        runs = np.diff([*([0] * int(flat[0])), 0, *edges, flat.size]).tolist()
+        assert flaw_of_mask({"size": [97, 61], "counts": runs}, 97, 61) == ""
+        for cut in range(1, len(text["counts"])):
+            short = text | {"counts": text["counts"][:-cut]}
+            assert flaw_of_mask(short, 97, 61)
+        it = changed(first(segmentation=compressed(mask), area=None))
+        for image in it["images"]:
+            image |= {"height": 97, "width": 61}
+        _, repaired = judge(it, scored=True, masks=True)
+        assert repaired["annotations"][0]["area"] == (mask.sum() or 16)
+
+
+def test_masks_in_run_lengths_are_named() -> None:
+    it = changed(first(segmentation={"size": [10, 12], "counts": [5, 16, 99]}))
+    assert judge(it, scored=False, masks=True)[0].run_lengths == "annotation 1 of 1.jpg"
+    it["annotations"][0]["iscrowd"] = 1
+    assert judge(it, scored=False, masks=True)[0].run_lengths == ""

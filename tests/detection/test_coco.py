@@ -1,0 +1,311 @@
+"""COCO files as users have them: a perfect detector scores 100 on them, or they are refused."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import Boxes, Instances
+from pycocotools import mask as rle
+from torch import nn
+
+from common.distributed import World
+from common.errors import UserError
+from detection import coco as judged
+from detection.compat import process_groups
+from detection.datasets import require_datasets
+from detection.evaluation import evaluate
+from detection.inspection import usable_datasets
+from tests.detection.helpers import config, warnings
+from tests.detection.test_annotations import Change, every, images, twice, without
+from tests.processes import in_processes
+
+SIZES = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 10**10)}  # COCO's, in pixels
+SMALL = (
+    *("INPUT.MIN_SIZE_TEST", 32, "DATALOADER.NUM_WORKERS", 0),
+    *("INPUT.MASK_FORMAT", "bitmask"),  # for run lengths, in training
+)
+
+
+@pytest.fixture(params=["demo", "real"])
+def truth(request: pytest.FixtureRequest) -> tuple[Path, dict[str, Any], str]:
+    """Six images with their ground truth: folder, content, and a config of as many classes."""
+    real = request.param == "real"
+    root: Path = request.getfixturevalue("real_data" if real else "demo_root")
+    content = json.loads((root / "coco/annotations/instances_val2017.json").read_text())
+    wanted = {a["image_id"] for a in content["annotations"] if a["iscrowd"]}  # with a crowd, first
+    content["images"].sort(key=lambda image: image["id"] not in wanted)
+    del content["images"][6:]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    return root, content, "coco_R_50_FPN_1x_infomin" if real else "demo_R_18_FPN"
+
+
+def small(truth: tuple[Path, dict[str, Any], str], folder: Path, registered: list[str],
+          change: Change) -> tuple[str, Any]:  # fmt: skip
+    """A copy, changed, as the test set of a config: its name and the config."""
+    root, content, name = truth
+    content = copy.deepcopy(content)
+    images = [image["file_name"] for image in content["images"]]
+    change(content)
+    (folder / "images").mkdir(parents=True)
+    for image in images:
+        shutil.copy(root / "coco" / "val2017" / image, folder / "images")
+    (folder / "truth.json").write_text(json.dumps(content))
+    dataset = f"coco_{folder.parent.name}_{folder.name}"
+    register_coco_instances(dataset, {}, str(folder / "truth.json"), str(folder / "images"))
+    registered.append(dataset)
+    train = "demo_coco_train" if "demo" in name else dataset
+    return dataset, config(name, "DATASETS.TRAIN", (train,), "DATASETS.TEST", (dataset,), *SMALL)
+
+
+class Perfect(nn.Module):
+    """A detector that answers with the ground truth, by the images' names."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__()
+        labels = sorted(category["id"] for category in content["categories"])
+        self.answers = {}
+        for image in content["images"]:
+            height, width = image["height"], image["width"]
+            mine = [
+                a
+                for a in content["annotations"]
+                if a["image_id"] == image["id"] and not a["iscrowd"]
+            ]
+            masks = [rle.merge(rle.frPyObjects(a["segmentation"], height, width)) for a in mine]
+            boxes = np.array([a["bbox"] for a in mine], np.float32).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            found = Instances((height, width), pred_boxes=Boxes(torch.tensor(boxes)))
+            found.scores = torch.ones(len(mine))
+            found.pred_classes = torch.tensor([labels.index(a["category_id"]) for a in mine])
+            found.pred_masks = torch.tensor(rle.decode(masks)).permute(2, 0, 1).bool()
+            self.answers[image["file_name"]] = found
+
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        return [{"instances": self.answers[Path(x["file_name"]).name]} for x in inputs]
+
+
+def compressed(it: dict[str, Any]) -> None:
+    """Masks in run lengths, every second as plain counts."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in it["images"]}
+    for annotation in it["annotations"][::2]:
+        if not annotation["iscrowd"]:
+            parts = rle.frPyObjects(annotation["segmentation"], *sizes[annotation["image_id"]])
+            mask = rle.merge(parts)
+            annotation["segmentation"] = mask | {"counts": mask["counts"].decode()}
+
+
+def labels_are_words(it: dict[str, Any]) -> None:
+    names = {c["id"]: f"label {c['id']}" for c in sorted(it["categories"], key=lambda c: c["id"])}
+    for category in it["categories"]:
+        category["id"] = names[category["id"]]
+    for annotation in it["annotations"]:
+        annotation["category_id"] = names[annotation["category_id"]]
+
+
+def as_exported(it: dict[str, Any]) -> None:
+    """The header and fields of a well-known exporter's files, which hotcoco does not read."""
+    it["info"] = {"year": "2024", "version": "1"}
+    it["licenses"] = [{"id": "x", "name": None}]
+    for image in it["images"]:
+        image |= {"license": "x", "date_captured": 0}
+
+
+FINE: dict[str, Change] = {
+    "as it is": lambda it: None,
+    "run lengths": compressed,
+    "category ids from 0": lambda it: [
+        item.update({key: item[key] - 1})
+        for items, key in (("categories", "id"), ("annotations", "category_id"))
+        for item in it[items]
+    ],
+    "no iscrowd where it is 0": lambda it: [
+        a.pop("iscrowd") for a in it["annotations"] if not a["iscrowd"]
+    ],
+}
+REPAIRED: dict[str, Change] = {
+    "ids from zero": every("id", lambda n: n),
+    "ids all one": every("id", lambda n: 1),
+    "ids below zero": every("id", lambda n: -1 - n),
+    "ids too large": every("id", lambda n: 2**64 + n),
+    "ids with a point": every("id", lambda n: n + 1.0),
+    "no ids": without("id"),
+    "no area": without("area"),
+    "areas of zero": every("area", lambda _: 0),
+    "areas not a number": every("area", lambda _: float("nan")),
+    "areas in words": every("area", lambda n: str(n)),
+    "image ids are words": images(lambda i: f"img_{i}"),
+    "image ids below zero": images(lambda i: -i),
+    "category ids are words": labels_are_words,
+    "an image twice": twice("images"),
+    "an annotation twice": twice("annotations"),
+    "as exported": as_exported,
+    "points among polygons": lambda it: [
+        a["segmentation"].insert(0, [3, 3, 4, 4]) for a in it["annotations"] if not a["iscrowd"]
+    ],
+}
+
+
+@pytest.mark.parametrize("case", [*FINE, *REPAIRED])
+def test_a_perfect_detector_scores_100(
+    truth: tuple[Path, dict[str, Any], str], tmp_path: Path, registered: list[str],
+    caplog: pytest.LogCaptureFixture, case: str,
+) -> None:  # fmt: skip
+    folder = tmp_path / "data"
+    name, cfg = small(truth, folder, registered, (FINE | REPAIRED)[case])
+    text = (folder / "truth.json").read_text()
+    said = require_datasets(cfg)
+    assert [s.startswith(f"dataset {name}: {folder}/truth.json is repaired") for s in said] == [
+        True for _ in range(case in REPAIRED)
+    ]
+    loader = DatasetCatalog[name]
+    with usable_datasets(cfg, tmp_path / "run"):
+        assert (MetadataCatalog.get(name).json_file == f"{folder}/truth.json") is (case in FINE)
+        found = evaluate(cfg, Perfect(truth[1]), str(tmp_path / "inference"))
+    objects = [a["area"] for a in truth[1]["annotations"] if not a["iscrowd"]]
+    present = {s for s, (low, high) in SIZES.items() if any(low <= a < high for a in objects)}
+    assert {"s", "m"} <= present
+    for task in ("box", "mask"):
+        for kind in ("AP", "AP50", "AP75", *(f"AP{size}" for size in sorted(present))):
+            assert found[f"{task}_{kind}"] == pytest.approx(100), kind
+    assert all(any(sentence in w for w in warnings(caplog)) for sentence in said)
+    # The user's file and Detectron2's catalogue are as they were.
+    assert (folder / "truth.json").read_text() == text
+    assert MetadataCatalog.get(name).json_file == f"{folder}/truth.json"
+    assert DatasetCatalog[name] is loader
+
+
+def words_for_images_alone(it: dict[str, Any]) -> None:
+    for image in it["images"]:
+        image["id"] = str(image["id"])
+
+
+short = {"size": [240, 320], "counts": [37430, 6, 37694, 10]}
+REFUSED: dict[str, tuple[Change, str]] = {
+    "negative boxes": (
+        lambda it: [a.update(bbox=[50, 50, -20, -10]) for a in it["annotations"][:2]],
+        r"cannot be scored by: 2 of its images and annotations cannot be used, such as annotation "
+        r"\d+ of \S+\.jpg: a box of width -20 and height -10; mend \S+truth\.json\.$",
+    ),
+    "short run lengths": (
+        lambda it: [
+            a["segmentation"].update(size=[i["height"], i["width"]])
+            for i in it["images"]
+            for a in it["annotations"]
+            if a["image_id"] == i["id"]
+            if not a["iscrowd"] and not a.update(segmentation=dict(short))
+        ],
+        r"such as annotation \d+ of \S+\.jpg: a mask of 75140 pixels, in an image of \d+ x \d+;",
+    ),
+    "no size": (
+        lambda it: [i.update(width=-1, height=-1) for i in it["images"]],
+        r"such as image \d+ \(\S+\.jpg\): the width -1 and the height -1;",
+    ),
+    "no annotations": (
+        lambda it: it["annotations"].clear(),
+        r"cannot be scored by: \S+truth\.json has no object, or crowds alone",
+    ),
+    "all crowds": (every("iscrowd", lambda _: 1), r"has no object, or crowds alone"),
+    "no annotations key": (
+        lambda it: it.pop("annotations"),
+        r'truth\.json is no ground truth in COCO\'s format: it has no "annotations"',
+    ),
+    "image ids of two kinds": (
+        words_for_images_alone,
+        r"such as annotation \d+: the image_id \d+, which is none of the file's",
+    ),
+    "an image under two ids": (
+        lambda it: it["images"].append(it["images"][0] | {"id": 10**9}),
+        r"such as image 1000000000 \(\S+\.jpg\): another id elsewhere in the list;",
+    ),
+    "other classes": (
+        lambda it: it["categories"][0].update(name="cow shed"),
+        r"has the classes .*, and coco_\w+ cow shed, .*; give their files the same categories",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_test_set_is_refused(
+    demo_root: Path, tmp_path: Path, registered: list[str], case: str
+) -> None:
+    change, message = REFUSED[case]
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    _, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, change)
+    with pytest.raises(UserError, match=message):
+        require_datasets(cfg)
+    with pytest.raises(UserError, match=message), usable_datasets(cfg, tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"images": [{"id": 1, "fi', "Unterminated string"),
+        ("", "Expecting value"),
+        ("[" * 10**6, "recursion"),
+        ("\xff", "codec can't decode"),
+    ],
+)
+def test_a_file_that_is_no_json_is_named(
+    demo_root: Path, tmp_path: Path, registered: list[str], text: str, why: str
+) -> None:
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    nothing: Change = lambda it: None  # noqa: E731
+    _, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, nothing)
+    path = tmp_path / "it" / "truth.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=rf"cannot be read: {path}: .*{why}.*; mend {path}\.$"):
+        require_datasets(cfg)
+
+
+def test_a_file_is_read_once(
+    demo_root: Path, tmp_path: Path, registered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    change = every("id", lambda n: n)
+    name, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, change)
+    read: list[str] = []
+    judge = judged.judge
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        read.append(name)
+        return judge(*args, **kwargs)
+
+    monkeypatch.setenv("LEWEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(judged, "judge", counted)
+    said = require_datasets(cfg)
+    assert len(read) == 2 and len(said) == 1  # of training and test
+    assert require_datasets(cfg) == said and len(read) == 2
+    (tmp_path / "it" / "truth.json").write_text(json.dumps(content))
+    assert require_datasets(cfg) == [] and len(read) == 3
+    monkeypatch.setenv("LEWEL_CACHE", "/dev/null")  # nothing can be kept there
+    assert require_datasets(cfg) == [] and len(read) == 5
+
+
+def _evaluate_a_share(world: World, demo_root: Path, folder: Path) -> None:
+    name = "judged_by_two"
+    register_coco_instances(
+        name, {}, str(folder / "truth.json"), str(demo_root / "coco" / "val2017")
+    )
+    cfg = config("demo_R_18_FPN", "DATASETS.TEST", (name,), *SMALL)
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    with process_groups(world), usable_datasets(cfg, folder / "run"):
+        found = evaluate(cfg, Perfect(content), str(folder / "inference"))
+    assert not world.is_main or found["box_AP"] == pytest.approx(100)
+
+
+def test_processes_use_one_repaired_file(tmp_path: Path, demo_root: Path) -> None:
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    images(lambda i: f"img_{i}")(content)
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    in_processes(_evaluate_a_share, demo_root, tmp_path)
+    assert [p.name for p in (tmp_path / "run" / "annotations").iterdir()] == ["judged_by_two.json"]
