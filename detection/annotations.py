@@ -8,7 +8,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import pycocotools.mask as mask_util
 
@@ -81,22 +81,20 @@ def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
 
 def _no_ground_truth(content: Any) -> str:
     if not isinstance(content, dict):
-        return "it holds no JSON object with images, annotations and categories"
+        return "it is no JSON object"
     for key in ("images", "annotations", "categories"):
         items = content.get(key)
-        if key not in content:
+        if items is None or (items == [] and key != "annotations"):
             return f'it has no "{key}"'
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return f'its "{key}" are no list of JSON objects'
-    if not content["images"] or not content["categories"]:
-        return "it has no images" if not content["images"] else "it has no categories"
-    ids = []
+    ids = set()
     for category in content["categories"]:
-        if not _is_id(category.get("id")) or not isinstance(category.get("name"), str):
-            return f"a category lacks its id or name: {category}"
-        ids.append(category["id"])
-    twice = [one for one, count in Counter(ids).items() if count > 1]
-    return f"two of its categories have the id {twice[0]}" if twice else ""
+        one = category.get("id")
+        if not _is_id(one) or one in ids or not isinstance(category.get("name"), str):
+            return f"a category lacks a name, or an id of its own: {category}"
+        ids.add(one)
+    return ""
 
 
 class _Judged:
@@ -118,7 +116,7 @@ class _Judged:
         ids = [annotation.get("id") for annotation in self.annotations]
         # An id of 0 means "unmatched" inside COCO evaluators.
         if not _are_whole(ids, int(scored)) or len(set(ids)) < len(ids):
-            self._repaired("annotations numbered anew", len(ids))
+            self.repairs["annotations numbered anew"] += len(ids)
             self.annotations = [a | {"id": new} for new, a in enumerate(self.annotations, 1)]
         self.changed = self.changed or bool(self.repairs)
 
@@ -139,9 +137,6 @@ class _Judged:
             "categories": [_only(CATEGORY, c, id=labels[c["id"]]) for c in self.categories],
         }
 
-    def _repaired(self, what: str, count: int = 1) -> None:
-        self.repairs[what] += count
-
     def _leave_out(self, named: str, why: str) -> None:
         self.unusable += 1
         if len(self.examples) < SHOWN:
@@ -157,7 +152,7 @@ class _Judged:
             why = _flaw_of_image(image)
             twin = None if why else found.get(key)
             if twin and twin["file_name"] == name:
-                self._repaired("images listed twice, taken once")
+                self.repairs["images listed twice, taken once"] += 1
                 continue
             if twin:
                 why = f"the id of {twin['file_name']}, too"
@@ -171,7 +166,7 @@ class _Judged:
             names.add(str(name))
             sizes = {side: int(image[side]) for side in ("height", "width")}
             if not _are_whole((image["height"], image["width"]), 1):
-                self._repaired("image sizes made whole numbers")
+                self.repairs["image sizes made whole numbers"] += 1
             found[key] = image | sizes
         return {key: image for key, image in found.items() if key not in self.unused}
 
@@ -179,7 +174,7 @@ class _Judged:
         """A whole number for each id: itself, if all are."""
         if _are_whole(ids, 0):
             return {one: one for one in ids}
-        self._repaired(what, len(ids))
+        self.repairs[what] += len(ids)
         return {one: new for new, one in enumerate(ids, 1)}
 
     def _usable_annotations(self, annotations: Iterable[Item]) -> list[Item]:
@@ -191,7 +186,7 @@ class _Judged:
                 continue
             twin = first.setdefault(key, annotation) if _is_id(key) else annotation
             if twin is not annotation and twin == annotation:
-                self._repaired("annotations listed twice, taken once")
+                self.repairs["annotations listed twice, taken once"] += 1
                 continue
             why = self._flaw(annotation)
             if why:
@@ -224,14 +219,14 @@ class _Judged:
         height, width = image["height"], image["width"]
         mask, area = annotation.get("segmentation") or None, annotation.get("area")
         if mask and not self.masks and flaw_of_mask(mask, height, width):
-            self._repaired("masks that are none, and not asked for, left out")
+            self.repairs["masks that are none, and not asked for, left out"] += 1
             annotation = annotation | {"segmentation": (mask := None)}
         if self.scored and isinstance(mask, list) and any(len(polygon) < 6 for polygon in mask):
-            self._repaired("masks with polygons of fewer than three points, these left out")
+            self.repairs["masks with polygons of fewer than three points, these left out"] += 1
             mask = [polygon for polygon in mask if len(polygon) >= 6]
             annotation = annotation | {"segmentation": mask}
         if self.scored and not (_is_number(area) and area > 0):
-            self._repaired("areas computed")
+            self.repairs["areas computed"] += 1
             area = (_area(mask, height, width) if mask else 0) or math.prod(annotation["bbox"][2:])
             annotation = annotation | {"area": area}
         if not annotation.get("iscrowd"):
@@ -246,7 +241,7 @@ def _only(fields: Sequence[str], item: Item, **changes: Any) -> Item:
     return {f: item[f] for f in fields if item.get(f) not in (None, [], {})} | changes
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and -math.inf < value < math.inf
 
 
@@ -270,9 +265,10 @@ def _flaw_of_image(image: Item) -> str:
         return "no id"
     if not isinstance(image.get("file_name"), str) or not image["file_name"]:
         return "no file_name"
-    sides = [image.get("width"), image.get("height")]
-    whole = all(_is_number(side) and side >= 1 and side % 1 == 0 for side in sides)
-    return "" if whole else f"the width {sides[0]!r} and the height {sides[1]!r}"
+    width, height = image.get("width"), image.get("height")
+    if not all(_is_number(side) and side >= 1 and side % 1 == 0 for side in (width, height)):
+        return f"the width {width!r} and the height {height!r}"
+    return ""
 
 
 def _flaw_of_box(box: Any) -> str:

@@ -107,7 +107,7 @@ def _check(cfg: Any, name: str, file: Path, found: Verdict) -> None:
     """Raise for what keeps a dataset from being used."""
     if found.refusal:
         raise UserError(
-            f"dataset {name}: {file} is no ground truth in COCO's format: {found.refusal}."
+            f"dataset {name}: {file} is no ground truth in COCO's format: {found.refusal}; mend it."
         )
     registered = MetadataCatalog.get(name).get("thing_classes")
     if registered and list(registered) != list(found.classes):

@@ -291,13 +291,13 @@ def test_crowds_are_no_objects_and_may_have_polygons() -> None:
 @pytest.mark.parametrize(
     ("it", "refusal"),
     [
-        ([], "it holds no JSON object with images, annotations and categories"),
-        (None, "it holds no JSON object with images, annotations and categories"),
+        ([], "it is no JSON object"),
+        (None, "it is no JSON object"),
         (changed(lambda it: it.pop("annotations")), 'it has no "annotations"'),
         (changed(lambda it: it.pop("images")), 'it has no "images"'),
         (changed(lambda it: it.pop("categories")), 'it has no "categories"'),
-        (changed(lambda it: it.update(images=[])), "it has no images"),
-        (changed(lambda it: it.update(categories=[])), "it has no categories"),
+        (changed(lambda it: it.update(images=[])), 'it has no "images"'),
+        (changed(lambda it: it.update(categories=[])), 'it has no "categories"'),
         (changed(lambda it: it.update(images={})), 'its "images" are no list of JSON objects'),
         (
             changed(lambda it: it.update(annotations=[3])),
@@ -305,11 +305,11 @@ def test_crowds_are_no_objects_and_may_have_polygons() -> None:
         ),
         (
             changed(lambda it: it["categories"][1].update(id=3)),
-            "two of its categories have the id 3",
+            "a category lacks a name, or an id of its own: {'id': 3, 'name': 'dog'}",
         ),
         (
             changed(lambda it: it["categories"][1].pop("name")),
-            "a category lacks its id or name: {'id': 7}",
+            "a category lacks a name, or an id of its own: {'id': 7}",
         ),
     ],
 )
