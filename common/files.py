@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -59,6 +60,28 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def settings_file(name: str) -> Path:
+    """Where a file of the user's settings is, if there is one."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "lewel-transfer" / name
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file; nothing if there is none.
+
+    Raises:
+        UserError: if it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def check_writable(folder: Path) -> None:

@@ -13,6 +13,7 @@ from detectron2.engine import DefaultTrainer
 from common.errors import UserError
 from common.runs import short_hash
 from common.weights import Weights
+from detection import own_data
 from detection.values import check_values
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class TransferConfig:
         batch_size: images per iteration over all processes, by which learning rate, iterations
             and steps are scaled; None for the config's own, and no scaling.
         eval_only: whether the weights are a trained detector's, which is only to be evaluated.
+        datasets: one's own to train on, unless it is only evaluated, and to test on; none for the
+            config's.
     """
 
     config: str
@@ -50,6 +53,7 @@ class TransferConfig:
     device: str = "auto"
     batch_size: int | None = None
     eval_only: bool = False
+    datasets: tuple[own_data.OwnDataset, ...] = ()
 
     @property
     def config_name(self) -> str:
@@ -65,10 +69,13 @@ class TransferConfig:
         for key, option, value in (
             ("SOLVER.BASE_LR", "--lr", self.lr),
             ("SOLVER.IMS_PER_BATCH", "--batch-size", self.batch_size),
+            *((key, "--dataset", self.datasets or None) for key in own_data.KEYS),
         ):
             if key in self.overrides[::2] and value is not None:
                 raise UserError(f"{key} and {option} are the same; give one of them.")
         cfg = read_config(self.config)
+        if self.datasets:
+            own_data.use(cfg, self.datasets, self.config_name)
         if self.lr is not None:
             cfg.SOLVER.BASE_LR = self.lr
         if self.batch_size is not None:
@@ -99,6 +106,7 @@ class TransferConfig:
             "seed": self.seed,
             "eval_only": self.eval_only,
             "overrides": {key: value for key, value in pairs if key not in named},
+            "datasets": [f"{one} {one.images}" for one in self.datasets],
         }
 
     def scaled(self) -> bool:
@@ -115,14 +123,21 @@ class TransferConfig:
         return float(_scale(read_config(self.config), self.batch_size).SOLVER.BASE_LR)
 
     def run_name(self) -> str:
-        """The folder's name: config, weights, lr, batch, seed, and a hash of other overrides."""
+        """The folder's name: config, data of one's own, weights, lr, batch, seed, and a hash.
+
+        It is of the other overrides and of the annotations of that data, if there are any.
+        """
         it = self.identity()
         name = (
-            f"{it['config']}-{it['weights_sha256'][:8] or 'random'}"
+            f"{'-'.join([self.config_name, *(one.name for one in self.datasets)])}"
+            f"-{it['weights_sha256'][:8] or 'random'}"
             f"-lr{it['lr']:g}-b{it['batch_size']}{'-scaled' * it['scaled']}-s{it['seed']}"
         )
         name += "-eval" * self.eval_only
-        return f"{name}-{short_hash(it['overrides'])}" if it["overrides"] else name
+        hashed = [it["overrides"], *(one.sha256 for one in self.datasets)]
+        if self.datasets or it["overrides"]:
+            name += f"-{short_hash(hashed if self.datasets else it['overrides'])}"
+        return name
 
 
 def config_hash(path: str) -> str:

@@ -202,6 +202,8 @@ def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
         "kind": kind_of(cfg).job,
         "config": config.config_name,
         "config_hash": config_hash(config.config),
+        "dataset": cfg.DATASETS.TEST[0],
+        "own_data": ", ".join(map(str, config.datasets)) or None,
         "method": weights.method,
         "norm": weights.norm,
         "pretrain_epochs": weights.epochs,

@@ -89,6 +89,8 @@ def find(kind: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     """
     if any(row.get(name) is True for name in ("demo", "low_lr", "eval_only")):
         return []
+    if pd.notna(row.get("own_data")):  # scored on another test set
+        return []
     if kind == "linear" and any(row.get(name) != value for name, value in LINEAR.items()):
         return []
     config = "" if pd.isna(row.get("config")) else str(row["config"])

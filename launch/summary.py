@@ -10,6 +10,8 @@ from launch import published
 # What makes two rows the same experiment but for the seed; those that a table has.
 SAME = (
     "config",
+    "dataset",
+    "own_data",
     "method",
     "norm",
     "pretrain_epochs",

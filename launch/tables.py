@@ -75,6 +75,8 @@ TABLES = (
         "transfer",
         (
             "config",
+            "dataset",
+            "own_data",
             *ORIGIN,
             *SOLVER,
             *(f"box_{name}" for name in AP),

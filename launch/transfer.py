@@ -18,6 +18,7 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 
 from common.errors import UserError, command
 from common.runs import check_seed
+from detection import own_data
 from detection.config import CONFIGS, TransferConfig
 from launch.awaited import Pretraining, check_waits
 from launch.cluster.follow import Submitted, follow_all
@@ -61,6 +62,9 @@ class Command:
         seeds: How many seeds, counted from --seed.
         label: Name of the pre-training method in the results table, where the checkpoint does
             not tell.
+        dataset: Your own data in COCO's format, to train on and to test on, in the place of the
+            config's: each NAME=ANNOTATIONS.json:IMAGES, or a name that
+            ~/.config/lewel-transfer/datasets.toml defines. With --eval-only one, to test on.
         eval_only: Only evaluate --weights, a trained detector such as a run's model_final.pth.
     """
 
@@ -71,6 +75,7 @@ class Command:
     seed: int = 0
     seeds: int = 1
     label: str | None = None
+    dataset: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATA [DATA]")] = ()
     eval_only: bool = False
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=resources)
@@ -167,6 +172,10 @@ def plan(
             f"--label {options.label} is one name for {len(options.weights)} --weights; start a "
             "command for each."
         )
+    datasets = own_data.find(options.dataset, options.eval_only)
+    if datasets:
+        classes = [name for _, name in datasets[-1].categories]
+        print(f"data: {', '.join(map(str, datasets))}; {len(classes)} classes", flush=True)
     members = []
     found: dict[str, Source] = {}  # a checkpoint is read once for all configs
     for path, wanted in itertools.product(options.config, options.weights or (None,)):
@@ -191,6 +200,7 @@ def plan(
                 device(options.resources),
                 options.batch_size,
                 options.eval_only,
+                datasets,
             )
             members.append(Member(config, source, options.label))
     if options.run.name and len(members) > 1:

@@ -14,13 +14,13 @@ as ``LEWEL_SLURM_PARTITION`` comes before the file, and what is typed before bot
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from common.errors import UserError, option
+from common.files import read_toml, settings_file
 from launch.cluster.processes import resolve_cluster
 from launch.cluster.resources import Resources, problem, sbatch_options
 
@@ -37,8 +37,7 @@ KINDS = {int: "a whole number", float: "a number", str: "text", tuple: "a list o
 
 def file() -> Path:
     """Where the settings are, if there are any."""
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "lewel-transfer" / "slurm.toml"
+    return settings_file("slurm.toml")
 
 
 def ignored() -> list[str]:
@@ -54,7 +53,7 @@ def resources() -> Resources:
         UserError: naming the file and key, or the variable, that is wrong.
     """
     found: dict[str, Any] = {}
-    for key, value in _table().items():
+    for key, value in read_toml(file()).items():
         if key != "env":
             name = key.replace("-", "_")
             found[name] = _checked(name, value, f"{file()}: {key}")
@@ -76,7 +75,7 @@ def environment() -> dict[str, str]:
     Raises:
         UserError: naming the file and key that is wrong.
     """
-    table = _table().get("env", {})
+    table = read_toml(file()).get("env", {})
     if not isinstance(table, dict):
         raise UserError(f'{file()}: env: must be a table, such as [env] and NCCL_DEBUG = "INFO".')
     for name, value in table.items():
@@ -101,19 +100,6 @@ def kept_to_slurm(command: Command, words: Sequence[str]) -> Command:
     plain = {name: getattr(Resources(), name) for name in NAMES if option(name) not in typed}
     changes: dict[str, Any] = {"resources": replace(mine, **plain)}
     return replace(command, **changes)  # type: ignore[type-var]
-
-
-def _table() -> dict[str, Any]:
-    try:
-        text = file().read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file()} cannot be read: {error}.") from error
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file()} is not TOML: {error}.") from error
 
 
 def _kind(name: str) -> type:

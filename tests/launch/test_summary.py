@@ -46,6 +46,7 @@ def test_one_run_has_no_deviation_and_stands_beside_the_published_figure() -> No
         {"config_hash": "0123abcd"},  # a YAML of that name that says something else
         {"lr": 0.04},  # LEWEL's README tells no rate: the config's own
         {"demo": True},
+        {"own_data": "cells_train 01234567, cells_val 89abcdef"},
         {"low_lr": True},
         {"eval_only": True},
         {"method": "MoCo v2", "norm": None, "lr": 0.03},  # published with 0.02
@@ -219,9 +220,10 @@ def test_our_configs_are_the_protocols() -> None:
 
 
 def test_experiments_that_differ_are_not_averaged() -> None:
-    others = ({"lr": 2e-4}, {"norm": "syncbn"}, {"config_hash": "0123abcd"})
+    others = ({"lr": 2e-4}, {"norm": "syncbn"}, {"config_hash": "0123abcd"},
+              {"dataset": "cells_val"}, {"own_data": "cells_val 01234567"})  # fmt: skip
     frame = pd.concat([rows((0, 40.0)), *(rows((0, 30.0), **changes) for changes in others)])
-    assert list(summarise("transfer", frame)["seeds"]) == [1, 1, 1, 1]
+    assert list(summarise("transfer", frame)["seeds"]) == [1] * 6
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,213 @@
+"""Data sets of one's own, in COCO's format, as ``--dataset`` of a transfer names them.
+
+``NAME=ANNOTATIONS.json:IMAGES``, or a name alone that a file defines once for all commands,
+``~/.config/lewel-transfer/datasets.toml`` or what the variable ``LEWEL_DATASETS`` names:
+
+    [cells_train]
+    annotations = "cells/train.json"    # relative to the folder of this file
+    images = "cells/train"
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+
+from common.errors import UserError
+from common.files import read_toml, settings_file, sha256
+from detection.datasets import DEMO_PREFIX
+
+VARIABLE = "LEWEL_DATASETS"
+NAME = re.compile(rf"(?!{DEMO_PREFIX})\w[\w-]{{0,63}}")
+FORMAT = "NAME=ANNOTATIONS.json:IMAGES"
+# What such data sets decide in a Detectron2 config.
+KEYS = (
+    *("DATASETS.TRAIN", "DATASETS.TEST"),
+    *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"),
+)
+
+
+@dataclass(frozen=True)
+class OwnDataset:
+    """A data set in COCO's format.
+
+    Attributes:
+        name: what Detectron2, run folders and results tables call it.
+        annotations: absolute path of the JSON file.
+        images: absolute path of the folder that it finds its images in.
+        sha256: the JSON file's, when the command read it.
+        categories: id and name of each in the order of the ids, which is that of a model's classes.
+    """
+
+    name: str
+    annotations: str
+    images: str
+    sha256: str
+    categories: tuple[tuple[int, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.sha256[:8]}"
+
+    def register(self) -> None:
+        """Make it known to Detectron2 in this process, once.
+
+        Raises:
+            UserError: if its name is another data set's.
+        """
+        if self.name not in DatasetCatalog.list():
+            metadata = {"thing_classes": [name for _, name in self.categories], "own": self}
+            register_coco_instances(self.name, metadata, self.annotations, self.images)
+        elif MetadataCatalog.get(self.name).get("own") != self:
+            raise UserError(
+                f"--dataset {self.name}: another data set has this name; choose another one."
+            )
+
+    def require_unchanged(self) -> None:
+        """Raise unless its files are there, and the annotations are those that the command read.
+
+        Raises:
+            UserError: naming the file.
+        """
+        for path in (self.annotations, self.images):
+            if not os.path.exists(path):
+                raise UserError(f"dataset {self.name} is not there: looked for {path}.")
+        if sha256(self.annotations) != self.sha256:
+            raise UserError(
+                f"dataset {self.name} is not what it was: {self.annotations} was changed after the "
+                "run's command had read it; type the command again, which makes another run of it."
+            )
+
+
+def use(cfg: Any, datasets: Sequence[OwnDataset], config: str) -> None:
+    """Let a Detectron2 config test on the last of ``datasets``, and train on those before it.
+
+    Args:
+        cfg: of a detector, whose number of classes is changed, too.
+        datasets: which are made known to Detectron2.
+        config: the YAML's name.
+
+    Raises:
+        UserError: if the config is not a detector's, or a name is another data set's.
+    """
+    for name in cfg.DATASETS.TEST:
+        if str(MetadataCatalog.get(name).get("evaluator_type")).endswith("_seg"):
+            raise UserError(
+                f"--dataset is of objects, and {config} labels pixels ({name}); choose a detector."
+            )
+    for dataset in datasets:
+        dataset.register()
+    cfg.DATASETS.TRAIN = tuple(dataset.name for dataset in datasets[:-1])
+    cfg.DATASETS.TEST = (datasets[-1].name,)
+    for node in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
+        node.NUM_CLASSES = len(datasets[-1].categories)
+
+
+def find(words: Sequence[str], eval_only: bool = False) -> tuple[OwnDataset, ...]:
+    """The data sets that ``--dataset`` names.
+
+    Args:
+        words: one to train on and one to test on; none at all for the config's own.
+        eval_only: whether nothing is trained, and there is but one to test on.
+
+    Raises:
+        UserError: if there are more or fewer, one cannot be read, or their categories differ.
+    """
+    if words and len(words) != (1 if eval_only else 2):
+        wanted = "one, to test on" if eval_only else "two, one to train on and one to test on"
+        raise UserError(f"--dataset names {len(words)} data sets; give {wanted}.")
+    found = tuple(_find(word) for word in words)
+    for one, other in itertools.pairwise(found):
+        if one.name == other.name and one != other:
+            raise UserError(f"--dataset gives two data sets the name {one.name}; give one another.")
+        differing = sorted({*one.categories} ^ {*other.categories})
+        if differing:
+            number, name = differing[0]
+            has = one.name if differing[0] in one.categories else other.name
+            raise UserError(
+                f"--dataset {one.name} and {other.name} differ in their categories, "
+                f"such as {number} {name!r}, which only {has} has; give both the same "
+                "ids and names."
+            )
+    return found
+
+
+def file() -> Path:
+    """Where data sets are defined, if anywhere."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else settings_file("datasets.toml")
+
+
+def _find(word: str) -> OwnDataset:
+    name, inline, paths = word.partition("=")
+    annotations, _, images = paths.rpartition(":")
+    folder = Path()
+    if not inline:
+        annotations, images = _defined(name)
+        folder = file().parent
+    if not (annotations and images):
+        raise UserError(f"--dataset {word}: is not {FORMAT}.")
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"--dataset {word}: {name!r} cannot be a data set's name; it has letters, digits, _ "
+            f"and -, at most 64, and does not begin with {DEMO_PREFIX}."
+        )
+    path = os.path.abspath(folder / Path(annotations).expanduser())
+    images = os.path.abspath(folder / Path(images).expanduser())
+    if not os.path.isdir(images):
+        raise UserError(f"--dataset {name}: {images} is no folder; give that of its images.")
+    try:
+        data = Path(path).read_bytes()
+        content = json.loads(data)
+    except OSError as error:
+        raise UserError(
+            f"--dataset {name}: {path} cannot be read: {error.strerror or error}."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"--dataset {name}: {path} is not JSON: {error}.") from error
+    categories = _categories(content)
+    if not categories:
+        raise UserError(
+            f"--dataset {name}: {path} is not in COCO's format: it needs categories, each with an "
+            "id of its own, a whole number from 0 on, and a name."
+        )
+    return OwnDataset(name, path, images, hashlib.sha256(data).hexdigest(), categories)
+
+
+def _defined(name: str) -> tuple[str, str]:
+    """Annotations and images of a data set, as the file has them."""
+    table = read_toml(file())
+    if name not in table:
+        raise UserError(
+            f"--dataset {name}: is neither {FORMAT} nor defined in {file()}, which knows "
+            f"{', '.join(table) or 'none'}; Detectron2's own go into DATASETS.TRAIN and TEST."
+        )
+    entry = table[name]
+    keys = {"annotations", "images"}
+    if (
+        not isinstance(entry, dict)
+        or {*entry} != keys
+        or not all(isinstance(value, str) for value in entry.values())
+    ):
+        raise UserError(
+            f"{file()}: {name}: must be a table of annotations and images, both text in quotes."
+        )
+    return entry["annotations"], entry["images"]
+
+
+def _categories(content: Any) -> tuple[tuple[int, str], ...]:
+    """Id and name of each category in the order of the ids; nothing if they cannot be told."""
+    try:
+        found = {one["id"]: one["name"] for one in content["categories"]}
+        count = len(content["categories"])
+    except (KeyError, TypeError):
+        return ()
+    right = all(type(i) is int and i >= 0 and isinstance(n, str) for i, n in found.items())
+    return tuple(sorted(found.items())) if right and len(found) == count else ()
