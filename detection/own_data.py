@@ -34,6 +34,8 @@ KEYS = (
     *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"),
 )
 
+REGISTERED: dict[str, "OwnDataset"] = {}  # with Detectron2 in this process, by name
+
 
 @dataclass(frozen=True)
 class OwnDataset:
@@ -63,9 +65,10 @@ class OwnDataset:
             UserError: if its name is another data set's.
         """
         if self.name not in DatasetCatalog.list():
-            metadata = {"thing_classes": [name for _, name in self.categories], "own": self}
+            metadata = {"thing_classes": [name for _, name in self.categories]}
             register_coco_instances(self.name, metadata, self.annotations, self.images)
-        elif MetadataCatalog.get(self.name).get("own") != self:
+            REGISTERED[self.name] = self
+        elif REGISTERED.get(self.name) != self:
             raise UserError(
                 f"--dataset {self.name}: another data set has this name; choose another one."
             )
@@ -166,12 +169,9 @@ def _find(word: str) -> OwnDataset:
     try:
         data = Path(path).read_bytes()
         content = json.loads(data)
-    except OSError as error:
-        raise UserError(
-            f"--dataset {name}: {path} cannot be read: {error.strerror or error}."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"--dataset {name}: {path} is not JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON ({error})"
+        raise UserError(f"--dataset {name}: {path} cannot be read: {reason}.") from error
     categories = _categories(content)
     if not categories:
         raise UserError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, SimpleTrainer, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
@@ -54,6 +55,8 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
             does not split over the processes, or the weights do not fit.
     """
     cfg = config.detectron2()
+    for dataset in config.datasets:
+        dataset.require_unchanged()
     device = "cpu" if cfg.MODEL.DEVICE == "cpu" else config.device
     with (
         running(folder, config.identity(), device) as run,
@@ -204,6 +207,7 @@ def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
         "config_hash": config_hash(config.config),
         "dataset": cfg.DATASETS.TEST[0],
         "own_data": ", ".join(map(str, config.datasets)) or None,
+        "classes": MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes"),
         "method": weights.method,
         "norm": weights.norm,
         "pretrain_epochs": weights.epochs,

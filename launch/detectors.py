@@ -20,8 +20,8 @@ from launch.weights import Source, local_path, unchecked
 def find_detector(wanted: str | None, label: str | None) -> Source:
     """A trained detector, read without running code of the file's; writes nothing.
 
-    The ``metrics.json`` of a finished run beside it tells its pre-training, the ``config.yaml``
-    how its training read images.
+    The ``metrics.json`` of a finished run beside it tells its pre-training and its classes, the
+    ``config.yaml`` how its training read images.
 
     Args:
         wanted: ``--weights``.
@@ -43,12 +43,15 @@ def find_detector(wanted: str | None, label: str | None) -> Source:
         str(origin.get("norm") or ""),
         origin.get("pretrain_epochs"),
     )
+    classes = tuple(origin.get("classes") or ())
     line = f"weights: {wanted}, sha256 {weights.sha256[:8]}, a trained detector"
     yaml = path.parent / "config.yaml"
     settings = _settings(yaml)
     if settings is None:
-        return Source(weights, f"{line}\n{unchecked(f'no config.yaml beside {wanted} tells')}")
-    return Source(weights, line, pixels=settings, trained_with=f"trained with {yaml}")
+        line += f"\n{unchecked(f'no config.yaml beside {wanted} tells')}"
+        return Source(weights, line, classes=classes)
+    trained_with = f"trained with {yaml}"
+    return Source(weights, line, pixels=settings, trained_with=trained_with, classes=classes)
 
 
 def _check(path: Path) -> None:

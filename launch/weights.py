@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from common import backbones
@@ -41,6 +42,7 @@ class Source:
         awaited: the pre-training run that has yet to leave them.
         pixels: how their training read images, by key of Detectron2's config; None where unknown.
         trained_with: the config of the training that ``pixels`` are of, where there is one.
+        classes: names of those that a detector tells apart, in its order; none where unknown.
     """
 
     weights: Weights
@@ -49,6 +51,7 @@ class Source:
     awaited: Pretraining | None = None
     pixels: Mapping[str, Any] | None = None
     trained_with: str = ""
+    classes: tuple[str, ...] = ()
 
     def write(self) -> None:
         """Write the converted weights, once for all jobs that start from them.
@@ -74,8 +77,17 @@ class Source:
         """Raise unless a Detectron2 config treats these weights as they were trained.
 
         Raises:
-            UserError: naming the key that disagrees.
+            UserError: naming the key or the data set that disagrees.
         """
+        for name in cfg.DATASETS.TEST:
+            classes = tuple(MetadataCatalog.get(name).get("thing_classes", ()))
+            differing = sorted({*classes} ^ {*self.classes})
+            if self.classes and classes != self.classes:
+                raise UserError(
+                    f"dataset {name} has other classes than this detector was trained for, or in "
+                    f"another order{', such as ' * bool(differing)}{', '.join(differing[:3])}; "
+                    "evaluate on one that has them."
+                )
         architecture, resnet = self.weights.architecture, cfg.MODEL.RESNETS
         known = architecture or self.trained_with
         of = f" ({known})" if known else ""

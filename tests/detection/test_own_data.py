@@ -40,10 +40,10 @@ def forgotten() -> Iterator[None]:
 
 
 def forget() -> None:
-    for name in DatasetCatalog.list():
-        if MetadataCatalog.get(name).get("own"):
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    for name in own_data.REGISTERED:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    own_data.REGISTERED.clear()
 
 
 def written(root: Path, path: Path, ids: tuple[int, ...] = IDS["from 0"]) -> str:

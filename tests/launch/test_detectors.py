@@ -1,5 +1,6 @@
 """Which detectors ``--eval-only`` takes, what it knows of them, and what it refuses."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import demo
 from common.errors import UserError
 from detection.config import CONFIGS, TransferConfig
 from launch import transfer
@@ -111,6 +113,28 @@ def test_a_config_that_reads_images_otherwise_is_refused(
     yaml = tmp_path / "config.yaml"
     with pytest.raises(UserError, match=rf"^{key} is .* \(trained with {yaml}\) need"):
         source.check_fits(wrong)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (demo.CLASSES, None),
+        (None, None),  # of a run from before, or of Detectron2's own tools
+        (demo.CLASSES[::-1], r"trained for, or in another order; evaluate on one that has them"),
+        (("star", "cell"), r"demo_coco_val has other .* or in another order, such as cell, cres"),
+    ],
+)
+def test_a_data_set_of_other_classes_is_refused(
+    tmp_path: Path, classes: tuple[str, ...] | None, message: str | None
+) -> None:
+    path = run_folder(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"classes": classes}))
+    source = find_detector(str(path), None)
+    cfg = TransferConfig(DEMO_CONFIG, source.weights, eval_only=True).detectron2()
+    expected = pytest.raises(UserError, match=message) if message else contextlib.nullcontext()
+    with expected:
+        source.check_fits(cfg)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

@@ -72,6 +72,12 @@ def test_three_classes_of_ones_own(tmp_path: Path, real_data: Path) -> None:
         f"{where} --eval-only --weights {detector} --dataset {test} {SMALL}",
     )
 
+    elsewhere = test.replace("street_val", "other_val")
+    path = tmp_path / "other_val.json"
+    path.write_text((tmp_path / "street_val.json").read_text().replace('"chair"', '"stool"'))
+    words = f"{where} --eval-only --weights {detector} --dataset {elsewhere} {SMALL}"
+    assert "such as chair, stool; evaluate on one" in run(tmp_path, "transfer.py", words, status=2)
+
     table = pd.read_csv(tmp_path / "results" / "transfer.csv")
     assert list(table["dataset"]) == ["street_val"] * 2 and not table["demo"].any()
     assert list(table["iterations"]) == [20, 0]
@@ -104,7 +110,7 @@ REFUSED: list[tuple[str, str]] = [
     (f"{DEMO} a=gone.json:images b=x", r"a: \S*/gone\.json cannot be read: No such file"),
     (f"{DEMO} a=images:images b=x", r"a: \S*/images cannot be read: Is a directory"),
     (f"{DEMO} a=good.json:gone b=x", r"a: \S*/gone is no folder; give that of its images"),
-    (f"{DEMO} a=cut.json:images b=x", r"a: \S*/cut\.json is not JSON: Unterminated string"),
+    (f"{DEMO} a=cut.json:images b=x", r"a: \S*/cut\.json cannot be read: it is not JSON \(Unterminated"),
     (f"{DEMO} a=list.json:images b=x", r"list\.json is not in COCO's format: it needs categories"),
     (f"{DEMO} a=words.json:images b=x", r"words\.json is not in COCO's format"),
     (
