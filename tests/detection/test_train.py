@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 
+import demo
 from common.errors import UserError
 from common.metrics import read_lines
 from common.weights import Weights
@@ -61,6 +62,7 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "batch_per_process": 2, "scaled": False, "eval_only": False, "restarts": 0, "steps": "3",
         "warmup_iterations": 2,
         "config_hash": config_hash(tiny().config),
+        "dataset": "demo_coco_val", "own_data": None, "classes": list(demo.CLASSES),
     }  # fmt: skip
     assert expected.items() <= metrics.items()
     aps = [f"{t}_{ap}" for t in ("box", "mask") for ap in "AP AP50 AP75 APs APm APl".split()]

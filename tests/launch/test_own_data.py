@@ -110,7 +110,10 @@ REFUSED: list[tuple[str, str]] = [
     (f"{DEMO} a=gone.json:images b=x", r"a: \S*/gone\.json cannot be read: No such file"),
     (f"{DEMO} a=images:images b=x", r"a: \S*/images cannot be read: Is a directory"),
     (f"{DEMO} a=good.json:gone b=x", r"a: \S*/gone is no folder; give that of its images"),
-    (f"{DEMO} a=cut.json:images b=x", r"a: \S*/cut\.json cannot be read: it is not JSON \(Unterminated"),
+    (
+        f"{DEMO} a=cut.json:images b=x",
+        r"a: \S*/cut\.json cannot be read: it is not JSON \(Unterminated",
+    ),
     (f"{DEMO} a=list.json:images b=x", r"list\.json is not in COCO's format: it needs categories"),
     (f"{DEMO} a=words.json:images b=x", r"words\.json is not in COCO's format"),
     (
