@@ -38,3 +38,9 @@ def build_lr_scheduler(cfg: Any, optimizer: Optimizer) -> Any:
         settings.WARMUP_METHOD,
     )
     return LRMultiplier(optimizer, multiplier, settings.MAX_ITER)
+
+
+def steps_of(settings: Any) -> str:
+    """The iterations at which the rate of a ``SOLVER`` falls, or the name of a smooth schedule."""
+    name = str(settings.LR_SCHEDULER_NAME)
+    return ", ".join(map(str, settings.STEPS)) if name == "WarmupMultiStepLR" else name

@@ -29,7 +29,7 @@ from detection.datasets import uses_demo
 from detection.evaluation import evaluate, kind_of
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
 from detection.inspection import usable_datasets
-from detection.schedule import build_lr_scheduler
+from detection.schedule import build_lr_scheduler, steps_of
 from detection.stream import Stream
 
 log = logging.getLogger("detection")
@@ -219,7 +219,7 @@ def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
         "eval_only": config.eval_only,
         "seed": config.seed,
         "iterations": cfg.SOLVER.MAX_ITER,
-        "steps": ", ".join(map(str, cfg.SOLVER.STEPS)),
+        "steps": steps_of(cfg.SOLVER),
         "warmup_iterations": cfg.SOLVER.WARMUP_ITERS,
         "weights_sha256": weights.sha256,
         "overrides": " ".join(config.overrides),

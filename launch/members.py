@@ -14,6 +14,7 @@ from common.errors import UserError
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
 from detection.evaluation import check_evaluators, kind_of
+from detection.schedule import steps_of
 from launch.awaited import Awaited, start_awaited, waiting_folder
 from launch.cluster.jobs import Job
 from launch.options import RunOptions
@@ -122,7 +123,7 @@ def check(member: Member, count: int) -> list[str]:
         f"{config.config_name}, seed {config.seed}: {solver.MAX_ITER} iterations of "
         f"{solver.IMS_PER_BATCH} images ({solver.IMS_PER_BATCH // count} on each of {count} "
         f"processes, {solver.IMS_PER_BATCH} in a synchronised BatchNorm), lr {solver.BASE_LR:g}, "
-        f"steps {', '.join(map(str, solver.STEPS))}"
+        f"steps {steps_of(solver)}"
         f"{', scaled from the batch of the config' * config.scaled()}",
         flush=True,
     )

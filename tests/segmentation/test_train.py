@@ -140,16 +140,19 @@ def test_what_a_config_asks_in_vain_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "own", "weight"),
+    ("config", "own", "weight", "steps"),
     [
-        ("pascal_voc_R_50_FCN_30k", "", 1.0),
-        ("pascal_voc_R_50_FCN_D8_20k", "INPUT.MIN_SIZE_TRAIN (64,96)", 1.4),
+        ("pascal_voc_R_50_FCN_30k", "", 1.0, "1"),
+        ("pascal_voc_R_50_FCN_D8_20k", "INPUT.MIN_SIZE_TRAIN (64,96)", 1.4, "WarmupPolyLR"),
     ],
 )
-def test_a_real_run(tmp_path: Path, real_data: Path, config: str, own: str, weight: float) -> None:
+def test_a_real_run(
+    tmp_path: Path, real_data: Path, config: str, own: str, weight: float, steps: str
+) -> None:
     overrides = f"INPUT.CROP.SIZE [65,65] INPUT.MIN_SIZE_TEST 64 TEST.PRECISE_BN.NUM_ITER 1 {own}"
     metrics = transfer(tiny(overrides, config), tmp_path)
     assert metrics["demo"] is False and all(metrics[name] is not None for name in SCORES)
+    assert metrics["steps"] == steps
     text = (tmp_path / "log.txt").read_text()
     assert "dataset voc_2012_train_aug_sem_seg: 65 images" in text
     first = read_lines(tmp_path / "metrics.jsonl")[0]["total_loss"]  # knows nothing yet
