@@ -27,7 +27,7 @@ class Learner:
         if world.size > 1 and world.device.type == "cpu":
             replace_sync_batchnorm(self.model)
         self.optimizer = method.optimizer(self.model, config)
-        self.dtype = autocast_dtype(config.amp, world.device)
+        self.dtype = autocast_dtype(config.amp, world)
         self.scaler = make_scaler(self.dtype)
         self.forward: nn.Module = self.model
         if world.size > 1:

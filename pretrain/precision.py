@@ -1,21 +1,34 @@
 """Automatic mixed precision: which type, and when a loss scaler is needed."""
 
+import logging
+
 import torch
 
+from common.distributed import World
+from pretrain.progress import of_all_processes
 
-def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """The type of the forward pass's matrix products; None for float32.
+log = logging.getLogger("pretrain")
+
+
+def autocast_dtype(amp: str, world: World) -> torch.dtype | None:
+    """The type of the forward pass's matrix products, the same in all processes; None for float32.
+
+    A scaled gradient of float16 must not meet one of bfloat16 in their sum.
 
     Args:
-        amp: ``auto`` is bfloat16 where the GPU has it, float16 on older ones, off on CPUs;
-            ``bf16``, ``fp16`` and ``off`` are themselves, except that CPUs never use fp16.
-        device: where the model is.
+        amp: ``auto`` is bfloat16 where every process's GPU has it, float16 if one is older, off on
+            CPUs; ``bf16``, ``fp16`` and ``off`` are themselves, except that CPUs never use fp16.
+        world: this process; all call this together.
     """
-    if amp == "off" or (device.type == "cpu" and amp != "bf16"):
+    if amp == "off" or (world.device.type == "cpu" and amp != "bf16"):
         return None
-    if amp == "bf16" or (amp == "auto" and torch.cuda.is_bf16_supported(including_emulation=False)):
-        return torch.bfloat16
-    return torch.float16
+    if amp != "auto":
+        return torch.bfloat16 if amp == "bf16" else torch.float16
+    have = of_all_processes(torch.cuda.is_bf16_supported(including_emulation=False))
+    if any(have) and not all(have):
+        without = [rank for rank, has in enumerate(have) if not has]
+        log.warning("processes %s have GPUs without bfloat16: all use float16", without)
+    return torch.bfloat16 if all(have) else torch.float16
 
 
 def make_scaler(dtype: torch.dtype | None) -> torch.amp.GradScaler:

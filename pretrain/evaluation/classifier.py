@@ -76,7 +76,7 @@ class Evaluation:
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
         distributed.check_divides("--batch-size", config.batch_size, world.size)
         self.splits = open_splits(config)
-        self.dtype = autocast_dtype(config.amp, world.device)
+        self.dtype = autocast_dtype(config.amp, world)
         torch.manual_seed(config.seed)
         self.model = Classifier(
             load_backbone(config.weights),
