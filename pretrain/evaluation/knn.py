@@ -18,7 +18,7 @@ from pretrain.data import ImageSource
 from pretrain.evaluation.accuracy import Accuracy
 from pretrain.evaluation.features import Features, extract
 from pretrain.evaluation.ranks import add_up, buffers_of_rank0
-from pretrain.evaluation.splits import check_comparable
+from pretrain.evaluation.splits import check_comparable, warn_of_empty_classes
 from pretrain.evaluation.subsets import balanced
 
 NEIGHBOURS = (20, 200)
@@ -157,6 +157,7 @@ class KnnMonitor:
         check_comparable(memory, queries)
         self.memory = memory.subset(balanced(memory.labels, images, seed))
         self.queries = queries
+        warn_of_empty_classes(self.memory, queries)
         self.image_size, self.workers, self.world = image_size, workers, world
         self.batch_size = batch_size
 

@@ -1,5 +1,6 @@
 """The training and the validation images of an evaluation, checked against each other."""
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import UserError
@@ -8,6 +9,8 @@ from pretrain.evaluation.subsets import choose
 
 if TYPE_CHECKING:
     from pretrain.evaluation.config import ClassifierConfig
+
+log = logging.getLogger("pretrain.evaluation")
 
 
 class Splits(NamedTuple):
@@ -42,7 +45,9 @@ def open_splits(config: "ClassifierConfig") -> Splits:
             f"{len(subset.indices)} training images of {whole.description} ({subset.how}) are "
             f"fewer than --batch-size {config.batch_size}; choose a smaller batch."
         )
-    return Splits(whole.subset(subset.indices), validation, subset.how)
+    training = whole.subset(subset.indices)
+    warn_of_empty_classes(training, validation)
+    return Splits(training, validation, subset.how)
 
 
 def check_comparable(training: ImageSource, validation: ImageSource) -> None:
@@ -66,6 +71,20 @@ def check_comparable(training: ImageSource, validation: ImageSource) -> None:
                 f"class {label} is {found} in {validation.description}, but {expected} in "
                 f"{training.description}; an evaluation needs the same classes in both."
             )
+
+
+def warn_of_empty_classes(training: ImageSource, validation: ImageSource) -> None:
+    """Name the classes of the training split that one of the two has no images of."""
+    for source, what in (
+        (training, "no training images, and cannot be learnt"),
+        (validation, "no validation images, and do not count in the accuracy"),
+    ):
+        there = set(source.labels)
+        empty = [name for label, name in enumerate(training.classes) if label not in there]
+        if empty:
+            named = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+            counts = f"{len(empty)} of {len(training.classes)} classes"
+            log.warning("%s have %s: %s", counts, what, named)
 
 
 def _is_numbered(source: ImageSource) -> bool:

@@ -1,6 +1,7 @@
 """Linear and semi-supervised evaluation by the commands that people type: images in, row out."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +53,29 @@ def test_linear_and_semi(
     launch.results.show(tmp_path)
     shown = capsys.readouterr().out
     assert "linear" in shown and "semi" in shown and "seeded 10%" in shown
+
+
+def test_classes_without_images_are_named_by_the_command_and_in_the_log(
+    tmp_path: Path, demo_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_root / "imagenet", data)
+    classes = sorted(path.name for path in (data / "train").iterdir())
+    emptied = [data / "train" / classes[1], *(data / "val" / name for name in classes[2:4])]
+    for folder in emptied:
+        for path in folder.iterdir():
+            path.unlink()
+    words = f"--data {data} --image-size 32 --epochs 1 --batch-size 12 --workers 0 --cluster debug"
+    words += f" --weights none --backbone resnet18 --output-dir {tmp_path}"
+    lines = [
+        f"1 of 6 classes have no training images, and cannot be learnt: {classes[1]}",
+        "2 of 6 classes have no validation images, and do not count in the accuracy: "
+        f"{classes[2]}, {classes[3]}",
+    ]
+    folder = launch.linear.run(words.split())
+    assert caplog.messages[:2] == lines  # before the job
+    log = (folder / "log.txt").read_text()
+    assert all(f"WARNING pretrain.evaluation: {line}\n" in log for line in lines)
 
 
 def test_a_list_of_files_and_a_random_start(tmp_path: Path, demo_root: Path) -> None:
