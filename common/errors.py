@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 USER_ERROR_STATUS = 2
+STOPPED_STATUS = 143  # a shell's for SIGTERM
 
 
 class UserError(Exception):

@@ -1,10 +1,10 @@
-"""What a cluster tells a job that is running, and what follows from it in all of its processes.
+"""What a job that is running is told by a signal, and what follows in all of its processes.
 
 Slurm announces the end of a job, by its time limit or to make room for another, with the signal
 that submitit asked for (USR2); some sites send TERM instead and requeue the job themselves. A job
 with nothing to save asks to be requeued at once. While it trains, a signal only leaves a note: it
 comes at any moment, and to some processes earlier than to others. They exchange their notes once a
-step, and save together between two steps.
+step, and save together between two steps. Outside Slurm TERM is the signal, and ends the job.
 """
 
 import logging
@@ -22,11 +22,12 @@ import torch.distributed as dist
 
 from common import distributed
 from common.distributed import World, is_main_process
+from common.errors import STOPPED_STATUS
 from common.incarnations import Incarnation
 
 log = logging.getLogger("cluster")
 
-SAVE, REQUEUE, STALE = 1, 2, 3  # what processes tell each other; the highest counts
+SAVE, LEAVE, STALE = 1, 2, 3  # what processes tell each other; the highest counts
 WAIT_S = 600  # for Slurm, to end a job that it has requeued
 LOOK_S = 5  # between two looks for a successor
 RETRY_S = 5  # while Slurm's controller is down
@@ -44,18 +45,19 @@ class Notice:
     """What this job has been told; made by :func:`listening`.
 
     Args:
-        asked: the signal after which the job is to ask for a requeue.
-        requeue: asks Slurm to start the job again, and ends this process.
+        asked: the signal after which the job is to leave.
+        requeue: asks Slurm to start the job again, and ends this process; None outside Slurm, where
+            all processes just end.
     """
 
     def __init__(
-        self, asked: int = signal.SIGUSR2, requeue: Callable[[], Any] = lambda: None
+        self, asked: int = signal.SIGTERM, requeue: Callable[[], Any] | None = None
     ) -> None:
         self.asked, self.requeue = asked, requeue
         self.world = World(0, 1, 0, 1, torch.device("cpu"))
         self.incarnation: Incarnation | None = None
-        self._save = self._requeue = False  # the notes
-        self._agreed = False  # on a requeue
+        self._save = self._told = False  # the notes
+        self._agreed = False  # on leaving
         self._at_once, self._leaving = True, False
         self._looked = time.monotonic()
         self._pid = os.getpid()
@@ -81,7 +83,7 @@ class Notice:
         if signum != self.asked:
             self._save = True
             return
-        self._requeue = True
+        self._told = True
         self._leave_if_free()
 
     def due(self) -> bool:
@@ -98,14 +100,17 @@ class Notice:
             self._stop_as_stale()
         if note == SAVE:
             log.info("the cluster announced the end of this job: saving, and going on until then")
-        self._agreed = note == REQUEUE
+        self._agreed = note == LEAVE
         return note > 0
 
     def leave_if_told(self) -> None:
-        """Go on, or leave if all processes know that the job is to be requeued.
+        """Go on, or leave if all processes know that the job is to.
 
         To be called in every process after the checkpoint for which :meth:`due` has asked.
         """
+        if self._agreed and self.requeue is None and self.world.size > 1:
+            self.close()
+            dist.barrier(self._group)  # no process is the first to end while the main one saves
         if self._agreed:
             self._leave()
 
@@ -140,9 +145,10 @@ class Notice:
             self._last.wait()
 
     def _leave_if_free(self) -> None:
-        # The others may have to go on, or the main process would wait for them in a collective.
-        free = self._at_once and not self._leaving
-        if free and self._requeue and is_main_process():
+        # Slurm ends the others, which may have to go on until then: the main process may wait for
+        # them in a collective.
+        mine = is_main_process() or self.requeue is None
+        if mine and self._told and self._at_once and not self._leaving:
             self._leave()
 
     def _mine(self) -> int:
@@ -150,8 +156,8 @@ class Notice:
             self._looked = time.monotonic()
             if not self.incarnation.is_newest:
                 return STALE
-        if self._requeue:
-            return REQUEUE
+        if self._told:
+            return LEAVE
         save, self._save = self._save, False  # said once, done once
         return SAVE if save else 0
 
@@ -174,8 +180,12 @@ class Notice:
         raise SystemExit(1)
 
     def _leave(self) -> None:
-        """Ask for a requeue, in the main process, and wait for Slurm to end the job."""
+        """Ask for a requeue, in the main process, and wait for Slurm to end the job; or end it."""
         self._leaving = True
+        if self.requeue is None:
+            if is_main_process():
+                log.info("SIGTERM ends this job; the same command resumes it")
+            raise SystemExit(STOPPED_STATUS)
         if is_main_process():
             if self.incarnation and not self.incarnation.is_newest:
                 self._stop_as_stale()
@@ -195,21 +205,22 @@ class Notice:
 
 @contextmanager
 def listening() -> Iterator[Notice]:
-    """Take notice of Slurm's signals within the block, in a job that submitit started there.
+    """Take notice of signals within the block: Slurm's in a job that submitit started there.
 
     The signals were blocked from the job's first moment on, where
     ``launch.cluster.hold_signals`` started it: one that came meanwhile is heard now.
 
     Raises:
         Exception: what the job says where it may not be requeued any more.
+        SystemExit: outside Slurm, after SIGTERM.
     """
-    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
-        yield Notice()
-        return
-    asked = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+    asked: int = signal.SIGTERM
+    on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    if on_slurm:
+        asked = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
     before = {number: signal.getsignal(number) for number in (asked, signal.SIGTERM)}
     submitits: Any = before[asked]
-    notice = Notice(asked, lambda: submitits(asked, None))
+    notice = Notice(asked, (lambda: submitits(asked, None)) if on_slurm else None)
     for number in before:
         signal.signal(number, notice.heard)
     try:

@@ -31,10 +31,11 @@ def local_executor(name: str, folder: Path, resources: Resources) -> submitit.Au
         resources: of each job.
     """
     executor = submitit.AutoExecutor(folder=folder, cluster="local")
-    executor.update_parameters(**_shared(name, resources, "local"))
-    gpus = gpus_per_node(resources)
-    if gpus:
-        executor.update_parameters(gpus_per_node=gpus, local_visible_gpus=visible_gpus(gpus))
+    gpus = ",".join(map(str, visible_gpus(gpus_per_node(resources))))
+    # What a shell does before it starts submitit's controller, which it never does.
+    ours = [sys.executable, "-P", "-m", "launch.cluster.controller", str(folder)]
+    setup = [f"export CUDA_VISIBLE_DEVICES={gpus}", f"exec {shlex.join(ours)}"]
+    executor.update_parameters(**_shared(name, resources, "local"), local_setup=setup)
     return executor
 
 

@@ -42,7 +42,7 @@ def follow_all(submitted: Sequence[Submitted]) -> None:
     errors = []
     for job, handle in submitted:
         try:
-            if not follow(handle, job, cancel=False):
+            if not follow(handle, job):
                 sys.exit(INTERRUPTED_STATUS)
         except UserError as error:
             errors.append(error)
@@ -55,23 +55,24 @@ def follow_all(submitted: Sequence[Submitted]) -> None:
         raise errors[0]
 
 
-def follow(handle: Any, job: Job, cancel: bool) -> bool:
+def follow(handle: Any, job: Job, told: Sequence[int] = ()) -> bool:
     """Print what a submitit job's main process prints, until the job has ended.
 
     Args:
         handle: the submitit job.
         job: what it runs.
-        cancel: whether Ctrl-C, and on this machine the failure of one process, ends the job.
+        told: the SIGTERMs that come to this process, which a job on this machine is handed on.
 
     Returns:
-        False if Ctrl-C ended the watching and not the job.
+        False if Ctrl-C ended the watching and not the job, which is Slurm's.
 
     Raises:
         UserError: if the job failed, with its own sentence where it has one.
+        SystemExit: if SIGTERM has ended a job on this machine.
     """
     output = Path(handle.task(0).paths.stdout)
     on_slurm = isinstance(handle, submitit.SlurmJob)
-    watch = OnSlurm(handle, job) if on_slurm else OnThisMachine(handle, cancel)
+    watch = OnSlurm(handle, job) if on_slurm else OnThisMachine(handle, told)
     shown = 0
     bar = tqdm(total=job.steps, unit="step", disable=not sys.stderr.isatty())
     try:
@@ -84,7 +85,7 @@ def follow(handle: Any, job: Job, cancel: bool) -> bool:
                 break
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        if cancel:
+        if not on_slurm:
             handle.cancel(check=False)
             raise
         print(

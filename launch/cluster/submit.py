@@ -1,5 +1,6 @@
 """Handing jobs to Slurm, to this machine, or to this process."""
 
+import signal
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from launch.cluster.resources import Resources
 from launch.cluster.shared_folder import check_shared
 from launch.cluster.states import is_held
 from launch.cluster.submission import start_here, submit
-from launch.cluster.undisturbed import alone, ctrl_c_later
+from launch.cluster.undisturbed import alone, ctrl_c_later, noted
 
 Known = dict[Path, tuple[Record, slurm.State]]  # by run folder: its job on Slurm, and how that is
 
@@ -68,13 +69,15 @@ def launch(
         if not fresh:  # which asks for itself
             _without_held([job], {}, skip_live=False)
         print(f"run folder: {job.folder}", flush=True)
-        with runs.set_aside(job.folder, fresh):
-            if cluster == "debug":
+        if cluster == "debug":
+            with runs.set_aside(job.folder, fresh):
                 job()
-                continue
-            handle = start_here(job, resources)
-        print(f"{cluster} job {handle.job_id}", flush=True)
-        follow(handle, job, cancel=True)
+            continue
+        with noted(signal.SIGTERM) as told:
+            with runs.set_aside(job.folder, fresh):
+                handle = start_here(job, resources)
+            print(f"{cluster} job {handle.job_id}", flush=True)
+            follow(handle, job, told)
     return []
 
 

@@ -1,4 +1,4 @@
-"""What keeps a submission whole: one command at a time, and no Ctrl-C in the middle of it."""
+"""What keeps a submission whole: one command at a time, and no signal in the middle of it."""
 
 import errno
 import os
@@ -61,20 +61,32 @@ def _take(path: Path, made: list[Path]) -> BaseFileLock | None:
 
 
 @contextmanager
+def noted(number: int) -> Iterator[list[int]]:
+    """The signals of this number that came within the block, where they do nothing else.
+
+    For the main thread.
+    """
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        signal.signal(number, before)
+
+
+@contextmanager
 def ctrl_c_later() -> Iterator[None]:
     """Ctrl-C within the block takes effect at its end, and spares the commands that it starts.
 
     For the main thread. If the block raises, that is the end, and Ctrl-C is forgotten.
     """
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    # Commands inherit what is blocked, but no handler. That alone would not do for this process:
-    # the system gives the signal to another thread, and Python from there to this one.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
+    with noted(signal.SIGINT) as came:
+        # Commands inherit what is blocked, but no handler. That alone would not do for this
+        # process: the system gives the signal to another thread, and Python from there to this one.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if came:
         signal.raise_signal(signal.SIGINT)

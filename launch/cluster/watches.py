@@ -2,14 +2,16 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from common import runs
-from common.errors import UserError
+from common.errors import STOPPED_STATUS, UserError
 from launch.cluster import slurm
+from launch.cluster.controller import STOPPED
 from launch.cluster.jobs import Job
 from launch.cluster.outcome import error_of, raise_with, tasks_of, wait_for_result, wrote_anything
 from launch.cluster.records import Record
@@ -22,17 +24,21 @@ FORGOTTEN_S = 60.0  # without a sign of life of a job that Slurm no longer knows
 class OnThisMachine:
     """A job whose processes this one has started."""
 
-    def __init__(self, handle: Any, cancel: bool) -> None:
-        self.handle, self.cancel = handle, cancel
+    def __init__(self, handle: Any, told: Sequence[int]) -> None:
+        self.handle, self.told, self.handed_on = handle, told, False
         self.tasks = tasks_of(handle)
 
     def has_ended(self) -> bool:
-        ended: bool = self.handle.done(force_check=self.cancel)
-        if not ended and self.cancel and any(error_of(task) for task in self.tasks):
-            self.handle.cancel(check=False)  # the other processes wait for the dead one
-        return ended
+        if self.told and not self.handed_on:
+            self.handed_on = True
+            self.handle._process.terminate()
+        return bool(self.handle.done())
 
     def raise_failure(self) -> None:
+        status = self.handle._process.returncode
+        if status in STOPPED or (self.told and not status):
+            print("stopped; the same command resumes", file=sys.stderr, flush=True)
+            sys.exit(STOPPED_STATUS)
         errors = [error_of(task) for task in self.tasks]
         if any(error != "" for error in errors):
             raise_with(f"job {self.handle.job_id} failed", self.handle, errors)

@@ -157,7 +157,7 @@ def test_a_controller_that_is_down_is_asked_again(
             raise OSError("Unable to contact slurm controller")
         raise Requeued
 
-    told = Notice(requeue=down_twice)
+    told = Notice(signal.SIGUSR2, down_twice)
     with pytest.raises(Requeued):
         told.heard(signal.SIGUSR2, None)
     assert len(asked) == 3
@@ -176,11 +176,25 @@ def test_an_older_copy_stops(on_slurm: None, tmp_path: Path) -> None:
             raise AssertionError
 
 
-def test_elsewhere_signals_are_left_alone(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGUSR2)
-    with listening() as told:
-        assert signal.getsignal(signal.SIGUSR2) == before
+def test_elsewhere_sigterm_saves_and_ends_the_job() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    with pytest.raises(SystemExit) as ended, listening() as told, told.training():
+        assert signal.getsignal(signal.SIGUSR2) == before[signal.SIGUSR2]
         assert not told.due()
+        for _ in range(2):  # as from timeout, which tells a process and then its group
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told.due()
+        told.leave_if_told()
+    assert ended.value.code == 143
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_elsewhere_sigterm_ends_a_job_at_once_that_has_nothing_to_save() -> None:
+    with listening(), pytest.raises(SystemExit) as ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 143
+    with listening() as told, told.training(), pytest.raises(SystemExit), told.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _steps(world: World, folder: Path, signum: int) -> None:
@@ -211,6 +225,29 @@ def _steps(world: World, folder: Path, signum: int) -> None:
 def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> None:
     in_processes(_steps, tmp_path, signum)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[6]", "[6]"]
+
+
+def _stopped(world: World, folder: Path) -> None:
+    """Rank 1 alone is told before step 5; the main process takes long to save."""
+    try:
+        with listening() as told, told.training():
+            told.join(world, begin(folder, world))
+            for step in range(9):
+                time.sleep(0.01 * world.rank)
+                if (step, world.rank) == (5, 1):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if told.due():
+                    if world.is_main:
+                        time.sleep(0.5)
+                        (folder / "saved").write_text(f"{step}")
+                    told.leave_if_told()
+    except SystemExit as ended:
+        (folder / f"{world.rank}").write_text(f"{ended.code}, {(folder / 'saved').read_text()}")
+
+
+def test_elsewhere_no_process_ends_before_the_main_one_has_saved(tmp_path: Path) -> None:
+    in_processes(_stopped, tmp_path)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["143, 6"] * 2
 
 
 def _last_step(world: World, folder: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_job_is_followed_over_its_requeue(
         moment(RUNNING, prints(job, "three"), ends(job, 0, "success")),
         COMPLETED,
     )
-    assert follow(handle_of(job), job, cancel=False)
+    assert follow(handle_of(job), job)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith("job 7")] == ["one", "two", "three"]
     assert [line for line in lines if line.startswith("job 7")] == [
@@ -70,13 +70,13 @@ def test_a_failed_job_says_what_its_main_process_said(job: Job, fake: FakeSlurm)
         FAILED,
     )
     with pytest.raises(UserError, match=r"^the disk is full; make room\.$"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_a_sentence_of_another_process_will_do(job: Job, fake: FakeSlurm) -> None:
     fake.answers("squeue", moment(prints(job, "one"), ends(job, 1, "error", TRACE), FAILED))
     with pytest.raises(UserError, match="the disk is full"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_a_job_that_slurm_calls_completed_failed_if_its_main_process_did(
@@ -86,7 +86,7 @@ def test_a_job_that_slurm_calls_completed_failed_if_its_main_process_did(
         "squeue", moment(prints(job, "x"), ends(job, 0, "error", "KeyError: 3"), COMPLETED)
     )
     with pytest.raises(UserError, match=r"job 7 failed; its output is in .*submitit/7, and the sa"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
     assert "KeyError: 3" in capsys.readouterr().err
 
 
@@ -106,7 +106,7 @@ def test_a_job_that_was_killed_says_how_it_ended(
     said = f"echo 'srun: error: n1: task 1: Killed' >> {file(job, '7_0_log.err')}"
     fake.answers("squeue", moment(RUNNING, prints(job, "one"), said), state)
     with pytest.raises(UserError, match=words):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
     assert "task 1: Killed" in capsys.readouterr().err
 
 
@@ -120,19 +120,19 @@ def test_an_error_of_an_earlier_incarnation_is_no_reason(
     begins = f"echo > {job.folder}/incarnations/0002.json"
     fake.answers("squeue", moment(RUNNING, prints(job, "one"), begins), rows("7|TIMEOUT|TimeLimit"))
     with pytest.raises(UserError, match="timed out"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_a_job_that_wrote_nothing_is_asked_for_a_shared_folder(job: Job, fake: FakeSlurm) -> None:
     fake.answers("squeue", RUNNING, FAILED)
     with pytest.raises(UserError, match=r"7 failed: its node wrote nothing into .*all nodes"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_a_job_that_was_cancelled_in_the_queue_is_not(job: Job, fake: FakeSlurm) -> None:
     fake.answers("squeue", PENDING, rows("7|CANCELLED|None"))
     with pytest.raises(UserError, match=r"job 7 failed \(cancelled\)"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_job_whose_parent_failed_says_so(job: Job, fake: FakeSlurm, state: str
     fake.answers("squeue", rows("7|PENDING|Dependency"), rows(state) if state else error(FORGOTTEN))
     fake.answers("sacct", rows("7|CANCELLED by 0"), rows("6|TIMEOUT"))
     with pytest.raises(UserError, match="job 7 did not start: job 6, which it waited for,"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_the_log_goes_on_while_slurm_is_away(
@@ -163,7 +163,7 @@ def test_the_log_goes_on_while_slurm_is_away(
     monkeypatch.setattr(
         module.tqdm, "write", lambda text, file: seen.append((time.monotonic(), text))
     )
-    assert follow(handle_of(job), job, cancel=False)
+    assert follow(handle_of(job), job)
     texts = [text for _, text in seen]
     assert [text for text in texts if "job" not in text] == ["before", "after"]
     assert [text for text in texts if "job" in text] == [
@@ -181,7 +181,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(
     fake.answers("squeue", moment(RUNNING, prints(job, "one")))
     fake.answers("scancel", "exit 0")
     threading.Timer(0.5, _thread.interrupt_main).start()
-    assert not follow(handle_of(job), job, cancel=False)
+    assert not follow(handle_of(job), job)
     out = capsys.readouterr().out
     assert out.endswith(
         "no longer watching; job 7 goes on. The same command with --wait follows it again; "
@@ -208,7 +208,7 @@ def test_a_job_that_another_process_submitted(
     fake.answers("sacct", error("Slurm accounting storage is disabled"))
     handle = handle_of(job)
     assert (handle.job_id, handle.num_tasks) == ("7", 2)
-    assert follow(handle, job, cancel=False)
+    assert follow(handle, job)
     assert not fake.calls("sacct") and capfd.readouterr().err == ""
 
 

@@ -28,27 +28,27 @@ def test_the_accounts_tell_the_end_of_a_forgotten_job(job: Job, fake: FakeSlurm)
     fake.answers("squeue", moment(RUNNING, prints(job, "one")), error(FORGOTTEN))
     fake.answers("sacct", rows("7|TIMEOUT"))
     with pytest.raises(UserError, match="timed out"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_without_accounting_a_forgotten_job_is_judged_by_its_result(
     job: Job, fake: FakeSlurm
 ) -> None:
     fake.answers("squeue", RUNNING, moment(ends(job, 0, "success"), error(FORGOTTEN)))
-    assert follow(handle_of(job), job, cancel=False)
+    assert follow(handle_of(job), job)
 
 
 def test_without_accounting_a_forgotten_job_may_have_failed(job: Job, fake: FakeSlurm) -> None:
     left = ends(job, 0, "error", "KeyError: 3")
     fake.answers("squeue", moment(RUNNING, prints(job, "one")), moment(left, error(FORGOTTEN)))
     with pytest.raises(UserError, match="job 7 failed; its output is in"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
 
 
 def test_without_accounting_a_forgotten_finished_run_is_well(job: Job, fake: FakeSlurm) -> None:
     runs.finish(job.folder, {})
     fake.answers("squeue", error(FORGOTTEN))
-    assert follow(handle_of(job), job, cancel=False)
+    assert follow(handle_of(job), job)
 
 
 def test_a_forgotten_job_is_followed_while_it_shows_life(
@@ -60,5 +60,5 @@ def test_a_forgotten_job_is_followed_while_it_shows_life(
     threading.Timer(1.5, lock.close).start()
     started = time.monotonic()
     with pytest.raises(UserError, match="left no result, and Slurm no longer knows it"):
-        follow(handle_of(job), job, cancel=False)
+        follow(handle_of(job), job)
     assert time.monotonic() - started > 1.9

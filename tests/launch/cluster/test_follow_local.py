@@ -1,6 +1,8 @@
 """A job on this machine, real and in processes of its own, is followed to its end."""
 
 import _thread
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ from submitit.core.utils import cloudpickle_dump
 
 from common import runs
 from common.errors import UserError
+from common.notice import listening
+from launch.cluster.executor import local_executor
 from launch.cluster.follow import follow
 from launch.cluster.jobs import Job
 from launch.cluster.outcome import error_of
@@ -37,9 +41,8 @@ def submit(
     handles = []
 
     def call(work: Callable[[], Any], tasks: int = 1) -> Any:
-        executor = submitit.AutoExecutor(tmp_path / "submitit" / "%j", cluster="local")
-        executor.update_parameters(tasks_per_node=tasks, timeout_min=1)
-        handles.append(executor.submit(work))
+        here = Resources("local", gpus_per_node=0, tasks_per_node=tasks, timeout_min=1)
+        handles.append(local_executor("work", tmp_path / "submitit" / "%j", here).submit(work))
         return handles[-1]
 
     yield call
@@ -53,7 +56,7 @@ def test_a_local_job_is_shown_line_by_line(
     def work() -> None:
         print("one\ntwo", flush=True)
 
-    assert follow(submit(work), job_in(tmp_path), cancel=True)
+    assert follow(submit(work), job_in(tmp_path))
     assert capsys.readouterr().out.splitlines() == ["one", "two"]
 
 
@@ -62,7 +65,7 @@ def test_a_local_job_says_why_it_failed(tmp_path: Path, submit: Any) -> None:
         raise UserError("the disk is full; make room.")
 
     with pytest.raises(UserError, match=r"^the disk is full; make room\.$"):
-        follow(submit(work), job_in(tmp_path), cancel=True)
+        follow(submit(work), job_in(tmp_path))
 
 
 def test_a_dead_process_of_a_local_job_ends_the_others(
@@ -75,9 +78,83 @@ def test_a_dead_process_of_a_local_job_ends_the_others(
 
     started = time.monotonic()
     with pytest.raises(UserError, match=r"job \d+ failed; its output is in .*the same command"):
-        follow(submit(work, 2), job_in(tmp_path), cancel=True)
+        follow(submit(work, 2), job_in(tmp_path))
     assert time.monotonic() - started < 14
     assert "rank 1 is dead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_process_that_is_killed_is_named_and_ends_the_others(
+    tmp_path: Path, submit: Any, in_background: bool
+) -> None:
+    def work() -> None:
+        rank = submitit.JobEnvironment().global_rank
+        (tmp_path / f"{rank}").write_text(f"{os.getpid()}")
+        if rank != 1:
+            time.sleep(300)  # as in NCCL
+        while len([*tmp_path.glob("[0-2]")]) < 3:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    before = signal.getsignal(signal.SIGINT)
+    if in_background:  # what a script's shell does to what it starts there
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handle = submit(work, 3)
+    signal.signal(signal.SIGINT, before)
+    started = time.monotonic()
+    with pytest.raises(UserError) as error:
+        follow(handle, job_in(tmp_path))
+    assert time.monotonic() - started < 30
+    assert str(error.value) == (
+        "process 1 of 3 was killed by SIGKILL, as when memory runs out; its output is in "
+        f"{handle.task(1).paths.stderr}, and the same command resumes the run."
+    )
+    assert handle._process.returncode == 1
+    for rank in range(3):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / f"{rank}").read_text()), 0)
+
+
+@pytest.mark.parametrize("whom", ["command", "job", "process"])
+def test_sigterm_ends_all_of_a_local_job(
+    tmp_path: Path, submit: Any, whom: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with listening():
+            (tmp_path / f"{submitit.JobEnvironment().global_rank}").write_text(f"{os.getpid()}")
+            time.sleep(300)
+
+    handle = submit(work, 2)
+    told: list[int] = []
+
+    def tell() -> None:
+        pids: list[str] = []
+        while not all(pids) or len(pids) < 2:
+            pids = [path.read_text() for path in sorted(tmp_path.glob("[01]"))]
+            time.sleep(0.05)
+        if whom == "command":
+            told.append(signal.SIGTERM)
+        else:
+            os.kill(handle._process.pid if whom == "job" else int(pids[1]), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    with pytest.raises(SystemExit) as ended:
+        follow(handle, job_in(tmp_path), told)
+    assert ended.value.code == handle._process.returncode == 143
+    assert capsys.readouterr().err == "stopped; the same command resumes\n"
+
+
+def test_a_local_job_has_the_gpus_that_were_left_to_it(
+    tmp_path: Path, submit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        print("GPUs", os.environ["CUDA_VISIBLE_DEVICES"], submitit.JobEnvironment().num_tasks)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2,7")
+    two = Resources("local", gpus_per_node=2)
+    handle = local_executor("work", tmp_path / "%j", two).submit(work)
+    assert follow(handle, job_in(tmp_path))
+    assert "GPUs 5,2 2" in str(handle.task(1).stdout())
 
 
 def test_ctrl_c_ends_a_local_job(tmp_path: Path, submit: Any) -> None:
@@ -94,7 +171,7 @@ def test_ctrl_c_ends_a_local_job(tmp_path: Path, submit: Any) -> None:
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        follow(handle, job_in(tmp_path), cancel=True)
+        follow(handle, job_in(tmp_path))
     until = time.monotonic() + 20
     while not handle.done() and time.monotonic() < until:
         time.sleep(0.05)

@@ -169,9 +169,9 @@ def test_waiting_follows_what_slurm_has_and_what_it_gets(
     fake_slurm.say("queue", "101|RUNNING|None\n")
     followed = []
 
-    def follow(handle: Any, one: Job, cancel: bool) -> bool:
+    def follow(handle: Any, one: Job) -> bool:
         followed.append((handle.job_id, handle.num_tasks, one.config.seed))
-        assert handle.paths.submitted_pickle.exists() and not cancel
+        assert handle.paths.submitted_pickle.exists()
         if one.config.seed == failing:
             raise UserError("it failed.")
         return one.config.seed != stopped
