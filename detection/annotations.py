@@ -15,6 +15,7 @@ import pycocotools.mask as mask_util
 Item = dict[str, Any]
 
 LARGEST = 2**53  # of the whole numbers that every JSON reader keeps
+FAR = 10**7  # pixels; a polygon a hundred times as far out ends a process in pycocotools
 SHOWN = 3  # of what cannot be used
 IMAGE = ("id", "file_name", "height", "width")
 ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
@@ -247,7 +248,8 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 def _are_numbers(values: Any) -> bool:
     try:
-        return math.isfinite(sum(values))
+        near = min(values, default=0) > -FAR and max(values, default=0) < FAR
+        return near and math.isfinite(sum(values))  # NaN is neither less nor more
     except (TypeError, OverflowError):
         return False
 
@@ -295,7 +297,7 @@ def flaw_of_mask(mask: Any, height: int, width: int) -> str:
     if not isinstance(mask, list) or not all(isinstance(p, list | array) for p in mask):
         return "a mask that is neither a list of polygons nor run lengths"
     if any(len(polygon) % 2 or not _are_numbers(polygon) for polygon in mask):
-        return "a polygon that is no list of x and y in turn"
+        return "a polygon that is no list of x and y in turn, in pixels"
     return FLAT_MASK if all(len(polygon) < 6 for polygon in mask) else ""
 
 

@@ -187,7 +187,7 @@ def _warn(report: Report, found: tuple[str, ...], what: str) -> None:
 
 
 def _check_images(report: Report, is_test: bool) -> None:
-    name, advised = report.name, advice(report.name, "what it lists")
+    name, advised = report.name, advice(report.name, _source(report.name))
     if not report.images:
         raise UserError(f"dataset {name} is empty; {advised}.")
     if report.missing and (is_test or len(report.missing) >= report.images):

@@ -162,13 +162,14 @@ def compressed(mask: Any) -> dict[str, Any]:
     return {"size": found["size"], "counts": found["counts"].decode()}
 
 
-POLYGON = "a polygon that is no list of x and y in turn"
+POLYGON = "a polygon that is no list of x and y in turn, in pixels"
 NO_MASK = "no mask, for which MODEL.MASK_ON asks"
 UNUSABLE: list[tuple[Change, str]] = [
     (first(bbox=[50, 50, -20, -10]), "a box of width -20 and height -10"),
     (first(bbox=[1, 1, 0, 4]), "a box of no width or no height"),
     (first(bbox=[1, 1, math.nan, 4]), "no box of four numbers, but [1, 1, nan, 4]"),
     (first(bbox=[1, 1, math.inf, 4]), "no box of four numbers, but [1, 1, inf, 4]"),
+    (first(bbox=[-1e300, 1, 4, 4]), "no box of four numbers, but [-1e+300, 1, 4, 4]"),
     (first(bbox=["1", 1, 4, 4]), "no box of four numbers, but ['1', 1, 4, 4]"),
     (first(bbox=[1, 1, None, 4]), "no box of four numbers, but [1, 1, None, 4]"),
     (first(bbox=[1, 1, 4]), "no box of four numbers, but [1, 1, 4]"),
@@ -192,6 +193,7 @@ UNUSABLE: list[tuple[Change, str]] = [
     (first(segmentation=[[*SQUARE[:-1], "5"]]), POLYGON),
     (first(segmentation=[[*SQUARE[:-1], math.nan]]), POLYGON),
     (first(segmentation=[[[1, 1], [5, 1], [5, 5]]]), POLYGON),
+    (first(segmentation=[[*SQUARE[:-1], 1e12]]), POLYGON),
     (first(segmentation=[SQUARE[:4]]), "a mask of polygons with fewer than three points"),
     (
         first(segmentation={"size": [12, 10], "counts": [120]}),

@@ -1,11 +1,17 @@
 """What the training mapper is asked for, and what Detectron2 makes of it."""
 
+import json
+from pathlib import Path
+
 import pytest
 from detectron2.data import transforms as T
+from detectron2.data.datasets import load_coco_json
 
 from common.errors import UserError
+from detection.annotations import judge
 from detection.mapper import CROPS, TrainMapper
 from tests.detection.helpers import config
+from tests.detection.small_datasets import instances
 
 
 @pytest.mark.parametrize(
@@ -40,3 +46,22 @@ def test_what_a_config_can(crop: str, sampling: str, sizes: tuple[int, ...]) -> 
     )
     kinds = [type(augmentation) for augmentation in mapper.augmentations.augs]
     assert kinds == [T.RandomCrop, T.ResizeShortestEdge, T.RandomFlip]
+
+
+def test_objects_without_an_area_are_left_out_anyway(demo_root: Path, tmp_path: Path) -> None:
+    """As of COCO's train2017, which need not be written anew for two of its objects."""
+    content = instances(demo_root)
+    image = next(i for i in content["images"] if i["id"] == content["annotations"][0]["image_id"])
+    first, *rest = (a for a in content["annotations"] if a["image_id"] == image["id"])
+    line = [[296.65, 388.33, 296.65, 388.33, 297.68, 388.33, 297.68, 388.33]]  # annotation 918
+    flat = first | {"id": 10**6, "segmentation": line, "bbox": [296.65, 388.33, 1.03, 0.0]}
+    short = first | {"id": 10**6 + 1, "segmentation": [[3, 3, 9, 9]]}
+    content |= {"images": [image], "annotations": [flat, first, short, *rest]}
+    found, _ = judge(content, scored=False, masks=True)
+    assert found.unusable == 2 and found.objects == 1 + len(rest) and not found.changed
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    folder = demo_root / "coco" / "val2017"
+    (record,) = load_coco_json(str(tmp_path / "train.json"), str(folder))
+    mapped = TrainMapper(config("demo_R_18_FPN", "INPUT.MIN_SIZE_TRAIN", (64,)))(record)
+    assert len(mapped["instances"]) == 1 + len(rest)
+    assert mapped["instances"].gt_boxes.nonempty().all()
