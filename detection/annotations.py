@@ -291,7 +291,7 @@ def flaw_of_mask(mask: Any, height: int, width: int) -> str:
         width: of the image, in pixels.
     """
     if not mask:
-        return "no mask, for which MODEL.MASK_ON asks"
+        return "no mask, for which MODEL.MASK_ON asks (False: boxes alone)"
     if isinstance(mask, dict):
         return _flaw_of_run_lengths(mask, height, width)
     if not isinstance(mask, list) or not all(isinstance(p, list | array) for p in mask):

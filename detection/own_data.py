@@ -21,6 +21,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from common.cache import cached, file_facts
 from common.errors import UserError
 from common.files import read_toml, settings_file, sha256
 from detection.datasets import DEMO_PREFIX
@@ -167,18 +168,31 @@ def _find(word: str) -> OwnDataset:
     if not os.path.isdir(images):
         raise UserError(f"--dataset {name}: {images} is no folder; give that of its images.")
     try:
-        data = Path(path).read_bytes()
-        content = json.loads(data)
+        facts = file_facts(Path(path))
+        digest, categories = cached("categories", facts, lambda: _read(path), tuple)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is not JSON ({error})"
         raise UserError(f"--dataset {name}: {path} cannot be read: {reason}.") from error
-    categories = _categories(content)
     if not categories:
         raise UserError(
             f"--dataset {name}: {path} is not in COCO's format: it needs categories, each with an "
             "id of its own, a whole number from 0 on, and a name."
         )
-    return OwnDataset(name, path, images, hashlib.sha256(data).hexdigest(), categories)
+    return OwnDataset(name, path, images, digest, tuple((i, one) for i, one in categories))
+
+
+def _read(path: str) -> tuple[str, list[tuple[int, str]]]:
+    """SHA-256 of a file, and its categories by id; none if they cannot be told."""
+    data = Path(path).read_bytes()
+    content = json.loads(data)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        found = {one["id"]: one["name"] for one in content["categories"]}
+        count = len(content["categories"])
+    except (KeyError, TypeError):
+        return digest, []
+    right = all(type(i) is int and i >= 0 and isinstance(n, str) for i, n in found.items())
+    return digest, sorted(found.items()) if right and len(found) == count else []
 
 
 def _defined(name: str) -> tuple[str, str]:
@@ -200,14 +214,3 @@ def _defined(name: str) -> tuple[str, str]:
             f"{file()}: {name}: must be a table of annotations and images, both text in quotes."
         )
     return entry["annotations"], entry["images"]
-
-
-def _categories(content: Any) -> tuple[tuple[int, str], ...]:
-    """Id and name of each category in the order of the ids; nothing if they cannot be told."""
-    try:
-        found = {one["id"]: one["name"] for one in content["categories"]}
-        count = len(content["categories"])
-    except (KeyError, TypeError):
-        return ()
-    right = all(type(i) is int and i >= 0 and isinstance(n, str) for i, n in found.items())
-    return tuple(sorted(found.items())) if right and len(found) == count else ()

@@ -163,7 +163,7 @@ def compressed(mask: Any) -> dict[str, Any]:
 
 
 POLYGON = "a polygon that is no list of x and y in turn, in pixels"
-NO_MASK = "no mask, for which MODEL.MASK_ON asks"
+NO_MASK = "no mask, for which MODEL.MASK_ON asks (False: boxes alone)"
 UNUSABLE: list[tuple[Change, str]] = [
     (first(bbox=[50, 50, -20, -10]), "a box of width -20 and height -10"),
     (first(bbox=[1, 1, 0, 4]), "a box of no width or no height"),
