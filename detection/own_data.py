@@ -203,13 +203,8 @@ def _defined(name: str) -> tuple[str, str]:
             f"--dataset {name}: is neither {FORMAT} nor defined in {file()}, which knows "
             f"{', '.join(table) or 'none'}; Detectron2's own go into DATASETS.TRAIN and TEST."
         )
-    entry = table[name]
-    keys = {"annotations", "images"}
-    if (
-        not isinstance(entry, dict)
-        or {*entry} != keys
-        or not all(isinstance(value, str) for value in entry.values())
-    ):
+    entry, wanted = table[name], {"annotations": str, "images": str}
+    if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != wanted:
         raise UserError(
             f"{file()}: {name}: must be a table of annotations and images, both text in quotes."
         )
