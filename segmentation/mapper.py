@@ -117,8 +117,8 @@ class PhotometricDistortion(T.Augmentation):
         drawn: dict[str, Any] = {
             "brightness": uniform(-32, 32) if on[0] else 0.0,
             "contrast": uniform(0.5, 1.5) if on[1] else 1.0,
-            "saturation": uniform(0.5, 1.5) if on[2] else 1.0,
-            "hue": np.random.randint(-18, 18) if on[3] else 0,
+            "saturation": uniform(0.5, 1.5) if on[2] else None,
+            "hue": np.random.randint(-18, 18) if on[3] else None,
             "contrast_last": bool(on[4]),
         }
         return T.ColorTransform(lambda image: distort(image, self.order, **drawn))
@@ -130,11 +130,11 @@ def distort(
     *,
     brightness: float = 0.0,
     contrast: float = 1.0,
-    saturation: float = 1.0,
-    hue: int = 0,
+    saturation: float | None = None,
+    hue: int | None = None,
     contrast_last: bool = False,
 ) -> NDArray[np.uint8]:
-    """An image in other colours, as mmsegmentation computes them.
+    """An image in other colours, byte for byte as mmsegmentation computes them.
 
     Args:
         image: (h, w, 3), bytes.
@@ -148,11 +148,15 @@ def distort(
     image = _linear(image, 1.0, brightness)
     if not contrast_last:
         image = _linear(image, contrast)
-    if saturation != 1 or hue:
-        hsv = cv2.cvtColor(image, getattr(cv2, f"COLOR_{order}2HSV"))
+    to_hsv, back = getattr(cv2, f"COLOR_{order}2HSV"), getattr(cv2, f"COLOR_HSV2{order}")
+    if saturation is not None:
+        hsv = cv2.cvtColor(image, to_hsv)
         hsv[..., 1] = _linear(hsv[..., 1], saturation)
+        image = np.asarray(cv2.cvtColor(hsv, back), np.uint8)
+    if hue is not None:
+        hsv = cv2.cvtColor(image, to_hsv)
         hsv[..., 0] = (hsv[..., 0].astype(int) + hue) % 180
-        image = np.asarray(cv2.cvtColor(hsv, getattr(cv2, f"COLOR_HSV2{order}")), np.uint8)
+        image = np.asarray(cv2.cvtColor(hsv, back), np.uint8)
     return _linear(image, contrast) if contrast_last else image
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from torch import nn
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 import segmentation  # noqa: F401  registers FCN
 from segmentation.fcn import FCN
-from tests.detection.helpers import config
+from tests.detection.helpers import config, torchvision_name
 
 R50, R18, D8 = "pascal_voc_R_50_FCN_30k", "demo_voc_R_18_FCN", "pascal_voc_R_50_FCN_D8_20k"
 BN = ("MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN")
@@ -326,3 +327,26 @@ def test_d8_decays_norms_and_biases_too(small_d8: Any) -> None:
     groups = build_optimizer(config(D8), small_d8).param_groups
     assert {(g["weight_decay"], g["momentum"], g["lr"]) for g in groups} == {(5e-4, 0.9, 0.01)}
     assert sum(len(g["params"]) for g in groups) == len(list(small_d8.parameters()))
+
+
+def test_the_backbone_of_d8_is_torchvisions_dilated_resnet() -> None:
+    """Whose first blocks keep the dilation of the stage before: the same features, to rounding."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).double()
+    for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1)
+        assert norm.running_var is not None and norm.running_mean is not None
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.normal_(norm.running_mean, std=0.1)
+    state = {torchvision_name(k): v for k, v in theirs.state_dict().items() if k[:3] != "fc."}
+    ours = build(D8, "cpu", *BN).backbone.double()
+    ours.load_state_dict(state)
+    image = torch.randn(1, 3, 97, 70, dtype=torch.float64)
+    with torch.no_grad():
+        found = ours.eval()(image)
+        features = torchvision.models._utils.IntermediateLayerGetter(
+            theirs.eval(), {"layer3": "res4", "layer4": "res5"}
+        )(image)
+    assert features["res5"].shape == (1, 2048, 13, 9)
+    for name in ("res4", "res5"):
+        torch.testing.assert_close(found[name], features[name])

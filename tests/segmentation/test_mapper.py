@@ -184,8 +184,8 @@ def by_hand(
     pixel: NDArray[np.uint8],
     brightness: float,
     contrast: float,
-    saturation: float,
-    hue: int,
+    saturation: float | None,
+    hue: int | None,
     contrast_last: bool,
 ) -> list[float]:
     """One RGB pixel in float64, through colorsys; OpenCV's bytes are round(180h), round(255s)."""
@@ -196,24 +196,25 @@ def by_hand(
     rgb = linear(pixel.tolist(), 1.0, brightness)
     if not contrast_last:
         rgb = linear(rgb, contrast)
-    if saturation != 1 or hue:
-        h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in rgb))
-        h = (round(h * 180) % 180 + hue) % 180
-        (s,) = linear([round(s * 255)], saturation)
-        rgb = [round(255 * value) for value in colorsys.hsv_to_rgb(h / 180, s / 255, v)]
+    for changed in (saturation, None), (None, hue):
+        if changed != (None, None):
+            h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in rgb))
+            h = (round(h * 180) % 180 + (changed[1] or 0)) % 180
+            (s,) = linear([round(s * 255)], 1.0 if changed[0] is None else changed[0])
+            rgb = [round(255 * value) for value in colorsys.hsv_to_rgb(h / 180, s / 255, v)]
     return linear(rgb, contrast) if contrast_last else rgb
 
 
 @pytest.mark.parametrize(
     "drawn",
     [
-        (20.3, 1.0, 1.0, 0, False),
-        (-31.7, 1.37, 1.0, 0, False),
-        (0.0, 0.5312, 1.0, 0, True),
-        (0.0, 1.0, 1.42, 0, False),
-        (0.0, 1.0, 0.51, 0, False),
-        (0.0, 1.0, 1.0, 17, False),
-        (0.0, 1.0, 1.0, -18, False),
+        (20.3, 1.0, None, None, False),
+        (-31.7, 1.37, None, None, False),
+        (0.0, 0.5312, None, None, True),
+        (0.0, 1.0, 1.42, None, False),
+        (0.0, 1.0, 0.51, None, False),
+        (0.0, 1.0, None, 17, False),
+        (0.0, 1.0, None, -18, False),
         (12.5, 1.21, 0.8, -7, True),
         (-8.1, 0.66, 1.3, 11, False),
     ],
@@ -230,7 +231,7 @@ def test_colours_are_distorted_as_by_hand(drawn: tuple[Any, ...], order: str) ->
     off = np.abs(found - expected)
     # OpenCV computes in fixed point: a hue of k + 0.5 becomes either of two, 9 levels apart.
     assert (off <= 2).mean() > 0.97 and off.max() <= 12
-    if drawn[2:4] == (1.0, 0):
+    if drawn[2:4] == (None, None):
         assert not off.any()
 
 
@@ -247,7 +248,7 @@ def test_half_of_the_images_have_each_distortion(monkeypatch: pytest.MonkeyPatch
     np.random.seed(0)
     for _ in range(2000):
         module.PhotometricDistortion("RGB").get_transform(image).apply_image(image)
-    neutral = {"brightness": 0.0, "contrast": 1.0, "saturation": 1.0, "hue": 0}
+    neutral = {"brightness": 0.0, "contrast": 1.0, "saturation": None, "hue": None}
     ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5),
               "hue": (-18, 17)}  # fmt: skip
     on = {name: np.array([d[name] != neutral[name] for d in drawn]) for name in neutral}
