@@ -13,12 +13,24 @@ from torch import Tensor, nn
 
 from common import checkpoints
 from common.errors import UserError
-from common.recognition import Containers, find_containers, group, qualified, recognise
+from common.recognition import (
+    Containers,
+    find_containers,
+    find_stand_ins,
+    group,
+    qualified,
+    recognise,
+)
+from common.unpickling import kind_of
 
 Which = Literal["online", "target"]
 
-# arch of the LEWEL release -> method, norm; our own checkpoints say both beside it
-ARCHS = {"LEWELB_EMAN": ("LEWEL_B", "eman"), "LEWELB": ("LEWEL_B", "syncbn")}
+# arch of the LEWEL and EMAN releases -> method, norm; our own checkpoints say both beside it
+ARCHS = {
+    "LEWELB_EMAN": ("LEWEL_B", "eman"),
+    "LEWELB": ("LEWEL_B", "syncbn"),
+    "MoCoEMAN": ("MoCo-EMAN", "eman"),  # MoCo v2's names
+}
 ARCHITECTURES = (
     "resnet18",
     "resnet34",
@@ -38,7 +50,8 @@ class Backbone:
     Attributes:
         tensors: every tensor of the backbone, BatchNorm counters too.
         architecture: torchvision's name of the ResNet.
-        format: name of the checkpoint's format, or names where it may be one of several.
+        format: name of the checkpoint's format, or names where it may be one of several; or what
+            it is like, and which tensors it has that the format does not.
         method: pre-training method, "" where the checkpoint does not tell.
         norm: norm of the pre-training, "" likewise.
         epochs: epochs of pre-training, None likewise.
@@ -88,30 +101,49 @@ def read_backbone(checkpoint: str | os.PathLike[str], which: Which = "online") -
     """
     loaded = checkpoints.load(checkpoint)
     if not isinstance(loaded, Mapping):
-        raise UserError(f"{checkpoint} holds a {type(loaded).__name__}, not a checkpoint.")
-    containers = find_containers(loaded)
+        raise UserError(
+            f"{checkpoint} holds a {kind_of(loaded)}, not a checkpoint; save a state_dict, and "
+            "give that."
+        )
+    containers, stand_ins = find_containers(loaded), find_stand_ins(loaded)
     found = recognise(loaded, containers)
     if found is None:
         raise UserError(
-            f"{checkpoint} is no checkpoint of a known format: {_seen(containers)}; save the "
-            "state_dict of its ResNet alone, and give that."
+            f"{checkpoint} is no checkpoint of a known format: {_seen(containers, stand_ins)}; "
+            "save the state_dict of its ResNet alone, and give that."
         )
     if which not in found.networks:
+        elsewhere = found.elsewhere(containers)
         raise UserError(
-            f"{checkpoint} ({found.name}) has no target network, only one backbone; leave "
+            f"{checkpoint} ({found.name}) has another ResNet, {elsewhere}, of which its format "
+            "does not say that it is the target; save its state_dict alone, and give that "
+            "without --target."
+            if elsewhere
+            else f"{checkpoint} ({found.name}) has no target network, only one backbone; leave "
             "--target out."
         )
     network = found.networks[which]
     state = containers[network.container]
+    for k, value in stand_ins.get(network.container, {}).items():
+        if network.torchvision_name(k) is not None:
+            raise UserError(
+                f"{checkpoint} holds a {kind_of(value)} as {qualified(network.container, k)}, "
+                "where a tensor is needed; save its state_dict again, of tensors alone."
+            )
     taken = {k: name for k in state if (name := network.torchvision_name(k)) is not None}
     tensors = {name: state[k] for k, name in taken.items()}
     architecture = _architecture(tensors, checkpoint)
-    trained = _origin(loaded)
+    origin = _origin(loaded) or (found.method, "", found.epochs)
+    name = found.name
+    left = found.unexplained(containers, resnet_shapes(architecture)) if origin[0] else []
+    if left:
+        origin = "", "", None
+        name = f"like {name} but for {len(left)} tensor{'s' * (len(left) > 1)} such as {left[0]}"
     return Backbone(
         tensors,
         architecture,
-        found.name,
-        *(trained or (found.method, "", found.epochs)),
+        name,
+        *origin,
         ignored=tuple(
             sorted(
                 qualified(container, k)
@@ -127,7 +159,7 @@ def read_backbone(checkpoint: str | os.PathLike[str], which: Which = "online") -
 
 
 def _origin(loaded: Mapping[str, object]) -> tuple[str, str, int | None] | None:
-    """Method, norm and epochs of a checkpoint of LEWEL's release or of ours; None for others."""
+    """Method, norm and epochs of a checkpoint of these releases or of ours; None for others."""
     config, title = loaded.get("config"), loaded.get("title")
     if isinstance(config, Mapping) and isinstance(title, str):
         origin = title, str(config.get("norm", ""))
@@ -139,9 +171,13 @@ def _origin(loaded: Mapping[str, object]) -> tuple[str, str, int | None] | None:
     return *origin, epochs if isinstance(epochs, int) else None
 
 
-def _seen(containers: Containers) -> str:
+def _seen(containers: Containers, stand_ins: Mapping[str, Mapping[str, object]]) -> str:
     """What tensors a file holds, for who has to find out why it is not known."""
     groups = group(qualified(c, name) for c, state in containers.items() for name in state)
+    if not groups and stand_ins:
+        container, most = max(stand_ins.items(), key=lambda pair: len(pair[1]))
+        name, value = next(iter(most.items()))
+        return f"it holds no tensors, but a {kind_of(value)} as {qualified(container, name)}"
     if not groups:
         return "it holds no tensors"
     shown = [f"{owner} ({count})" for owner, count in list(groups.items())[:_SHOWN]]

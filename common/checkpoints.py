@@ -1,16 +1,15 @@
 """Reading and writing PyTorch checkpoints that may come from strangers, or be cut short."""
 
-import argparse
 import os
 import pickle
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from common import unpickling
 from common.errors import UserError
 from common.files import atomic_write
 
@@ -26,15 +25,20 @@ def save(path: str | os.PathLike[str], checkpoint: dict[str, Any]) -> None:
         torch.save(checkpoint, file)
 
 
-def load(path: str | os.PathLike[str]) -> Any:
-    """``torch.load`` on the CPU with ``weights_only=True``: no code of the file's is run.
+def load(path: str | os.PathLike[str], *, plain: bool = False) -> Any:
+    """``torch.load`` on the CPU; no code of the file's is run.
 
-    NumPy scalars are allowed, since the official LEWEL release keeps one in ``best_acc1``, and
-    the command line's values, which DINO, PixPro and PyContrast keep as an ``argparse.Namespace``.
+    Where a file holds more than tensors, numbers and words, as the official LEWEL release does (a
+    NumPy number), DINO (its options) and OpenMMLab (the losses so far), there is a
+    :class:`~common.unpickling.StandIn` for each object of another class.
     A file in the safetensors format, known by its first bytes, is a dict of its tensors.
 
+    Args:
+        path: of the file.
+        plain: refuse such a file instead, for others will load it.
+
     Raises:
-        UserError: if the file is missing, truncated, or holds more than tensors and numbers.
+        UserError: if the file is missing, truncated, or a TorchScript archive.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,18 +46,34 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         if is_safetensors(path):
             return load_file(path)
-        with torch.serialization.safe_globals([*_numpy_scalar_globals(), argparse.Namespace]):
+        try:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        forbidden = re.findall(r"GLOBAL (\S+)", str(error))
-        if forbidden:
-            raise UserError(
-                f"{path} holds more than tensors and numbers ({forbidden[0]}) and was not loaded; "
-                "save it again from its own project as a plain state_dict."
-            ) from error
-        raise UserError(_unreadable(path)) from error
+        except pickle.UnpicklingError:  # no TorchScript or tar archive, which raise other errors
+            if plain:
+                raise
+            return torch.load(
+                path, map_location="cpu", weights_only=False, pickle_module=unpickling
+            )
     except Exception as error:  # a legacy file cut short raises almost anything
-        raise UserError(_unreadable(path)) from error
+        raise UserError(f"{path} {_refusal(path, str(error))}") from error
+
+
+def _refusal(path: Path, error: str) -> str:
+    if "TorchScript" in error:
+        return (
+            "is a TorchScript archive, which is code; save the state_dict of what torch.jit.load "
+            "makes of it, and give that."
+        )
+    forbidden = re.findall(r"GLOBAL (\S+)", error)
+    if forbidden:
+        return (
+            f"holds more than tensors and numbers ({forbidden[0]}) and was not loaded; save it "
+            "again from its own project as a plain state_dict."
+        )
+    return (
+        f"is not a readable PyTorch checkpoint ({path.stat().st_size} bytes): it is truncated or "
+        "of another kind; copy or download it again."
+    )
 
 
 def is_safetensors(path: Path) -> bool:
@@ -71,22 +91,3 @@ def is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(len(_TORCH))
     return head.startswith(_BEGINNINGS) and head != _TORCH and not is_safetensors(path)
-
-
-def _unreadable(path: Path) -> str:
-    size = path.stat().st_size
-    return (
-        f"{path} is not a readable PyTorch checkpoint ({size} bytes): it is truncated or "
-        "of another kind; copy or download it again."
-    )
-
-
-def _numpy_scalar_globals() -> list[Any]:
-    """What a pickled NumPy number names, in NumPy 1's and in NumPy 2's words."""
-    scalar = np.float64(0).__reduce__()[0]
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
-    ]

@@ -1,15 +1,16 @@
 """Which format a checkpoint has, where its networks are, and what else it holds."""
 
-import argparse
+import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from common.formats import FORMATS, STATE, Place
+from common.formats import FORMATS, STATE, Format, Place
+from common.unpickling import StandIn
 
 Containers: TypeAlias = dict[str, dict[str, Tensor]]
 
@@ -22,7 +23,8 @@ STAGES = tuple(SEQUENTIAL.values())
 _SIGNS = ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")
 _SEQUENTIAL_SIGNS = ("4.0.conv1.weight", "7.0.conv1.weight")
 
-_NOT_NETWORKS = ("optimizer", "callbacks", "loops")  # containers whose tensors are nobody's weights
+# Containers whose tensors are nobody's weights.
+_NOT_NETWORKS = ("optimizer", "callbacks", "loops", "message_hub")
 _DEEPEST = 6  # of nested dicts; VISSL's are 5
 
 
@@ -64,13 +66,45 @@ class Recognised:
         name: the format's, or those of all that it may be.
         method: what trained it, "" where that is not certain.
         epochs: whole epochs of training, None where that is not certain.
-        networks: of ``online`` and ``target``, those that are there.
+        networks: of ``online``, ``target`` and ``again``, those that are there.
+        rows: the format's, or those of all that it may be.
     """
 
     name: str
     method: str
     epochs: int | None
     networks: dict[str, Network]
+    rows: tuple[Format, ...]
+
+    def unexplained(self, containers: Containers, resnet: Collection[str]) -> list[str]:
+        """The tensors that no network and no rule of the format explains; by name.
+
+        Args:
+            containers: of the checkpoint.
+            resnet: torchvision's names of the ResNet's tensors.
+        """
+        others: dict[str, str] = {}
+        for at, state in containers.items():
+            here = [n for n in self.networks.values() if n.container == at]
+            path = "" if here or at in STATE else f"{at}/"
+            for name in state:
+                if not any(n.torchvision_name(name) in resnet for n in here):
+                    others[qualified(at, name)] = path + _unwrapped(name)
+        left = [
+            sorted(name for name, bare in others.items() if not _rules(row).fullmatch(bare))
+            for row in self.rows
+        ]
+        return min(left, key=len)
+
+    def elsewhere(self, containers: Containers) -> str:
+        """Where a ResNet begins that is none of the format's networks; "" if there is none."""
+        known = {(n.container, n.prefix) for n in self.networks.values()}
+        for at, state in containers.items():
+            for name in state:
+                found = re.fullmatch(r"(|.*\.)(layer4|7)\.0\.conv1\.weight", name)
+                if found and (at, found[1]) not in known:
+                    return qualified(at, found[1])
+        return ""
 
 
 def recognise(loaded: Mapping[str, object], containers: Containers) -> Recognised | None:
@@ -89,9 +123,9 @@ def recognise(loaded: Mapping[str, object], containers: Containers) -> Recognise
     alike = [form] if certain else [f for f, found in possible if found == online]
     networks = {"online": online}
     for one in alike:
-        target = _find(one.target, containers) if one.target else None
-        if target:
-            networks.setdefault("target", target)
+        for which, place in (("target", one.target), ("again", one.again)):
+            if place and (network := _find(place, containers)):
+                networks.setdefault(which, network)
     said = _at(loaded, form.told) if form.told else None
     method = (said if isinstance(said, str) else form.method) if certain else ""
     epochs = _at(loaded, form.epoch) if method else None
@@ -100,6 +134,7 @@ def recognise(loaded: Mapping[str, object], containers: Containers) -> Recognise
         method,
         epochs if isinstance(epochs, int) else None,
         networks,
+        tuple(alike),
     )
 
 
@@ -109,18 +144,23 @@ def find_containers(loaded: Mapping[str, object]) -> Containers:
     Returns:
         {keys that lead to it joined by "/": {name: tensor}}; "" for the checkpoint itself.
     """
-    found: Containers = {}
-    _collect(loaded, "", _DEEPEST, found)
-    return found
+    return _collect(Tensor, loaded, "", _DEEPEST)
 
 
-def _collect(node: Mapping[str, object], path: str, depth: int, found: Containers) -> None:
-    tensors = {str(k): v for k, v in node.items() if isinstance(v, Tensor)}
-    if tensors:
-        found[path] = tensors
+def find_stand_ins(loaded: Mapping[str, object]) -> dict[str, dict[str, StandIn]]:
+    """Objects that were not loaded, as :func:`find_containers` finds tensors."""
+    return _collect(StandIn, loaded, "", _DEEPEST)
+
+
+def _collect(
+    kind: type[Any], node: Mapping[str, object], path: str, depth: int
+) -> dict[str, dict[str, Any]]:
+    here = {str(k): v for k, v in node.items() if isinstance(v, kind)}
+    found = {path: here} if here else {}
     for key, value in node.items():
         if isinstance(value, Mapping) and depth and not str(key).startswith(_NOT_NETWORKS):
-            _collect(value, f"{path}/{key}".removeprefix("/"), depth - 1, found)
+            found |= _collect(kind, value, f"{path}/{key}".removeprefix("/"), depth - 1)
+    return found
 
 
 def qualified(container: str, name: str) -> str:
@@ -166,13 +206,29 @@ def _unwrapped(name: str) -> str:
 
 
 def _has_all(names: set[str], companions: Iterable[str]) -> bool:
-    return all(any(name.startswith(c) for name in names) for c in companions)
+    return all(any(_pattern(c).match(name) for name in names) for c in companions)
+
+
+@functools.cache
+def _pattern(names: str) -> re.Pattern[str]:
+    """A pattern of the table, in which a dot is a dot."""
+    return re.compile(names.replace(".", r"\."))
+
+
+def _rules(row: Format) -> re.Pattern[str]:
+    """All names that a row explains."""
+    return _pattern(
+        "|".join(
+            f"({layer})" + (f".({'|'.join(tensors.split())})" if tensors else "")
+            for layer, tensors in row.rest.items()
+        )
+    )
 
 
 def _at(loaded: object, path: str) -> object:
     """What a checkpoint holds under keys joined by "/"; None if there is no such thing."""
     for key in path.split("/"):
-        if isinstance(loaded, argparse.Namespace):
-            loaded = vars(loaded)
+        if isinstance(loaded, StandIn):  # for an argparse.Namespace
+            loaded = loaded.state
         loaded = loaded.get(key) if isinstance(loaded, Mapping) else None
     return loaded

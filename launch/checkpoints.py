@@ -63,19 +63,25 @@ def read_checkpoint(wanted: str, path: Path, label: str | None) -> Checkpoint:
         UserError: if it cannot be read, or its method is unknown.
     """
     backbone = backbones.read_backbone(path)
-    method = require_method(wanted, label or backbone.method)
+    method = require_method(wanted, label or backbone.method, backbone.format)
     return Checkpoint(path, sha256(path), method, backbone)
 
 
-def require_method(wanted: str, method: str) -> str:
+def require_method(wanted: str, method: str, kind: str = "") -> str:
     """``method``, if there is one.
 
+    Args:
+        wanted: ``--weights``.
+        method: what the file or the user tells.
+        kind: what is known of the file instead.
+
     Raises:
-        UserError: if neither the file nor the user tells it.
+        UserError: if neither tells it.
     """
     if not method:
+        known = f" ({kind})" if kind else ""
         raise UserError(
-            f"{wanted} does not tell which method trained it; add --label METHOD for "
+            f"{wanted} does not tell which method trained it{known}; add --label METHOD for "
             "the results table."
         )
     return method

@@ -74,7 +74,7 @@ def _check(path: Path) -> None:
             f"{path} is a plain pickle, not a PyTorch checkpoint; if this is a detector of "
             "Detectron2's, give the file a name that ends in .pkl, by which Detectron2 knows it."
         )
-    loaded = checkpoints.load(path)
+    loaded = checkpoints.load(path, plain=True)
     if not is_state(loaded.get("model", loaded) if isinstance(loaded, Mapping) else None):
         raise UserError(
             f"{path} is no detector, for it holds more than tensors, or none; --eval-only needs a "

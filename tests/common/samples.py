@@ -66,6 +66,11 @@ SAMPLES = {
         lambda o, t: moco(o, t, "fc.0.weight fc.0.bias fc.2.weight fc.2.bias"),
         "MoCo v2", "MoCo v2", 200, True,
     ),
+    "MoCo-EMAN": Sample(
+        lambda o, t: moco(o, t, "fc.0.weight fc.0.bias fc.2.weight fc.2.bias")
+        | {"arch": "MoCoEMAN"},
+        "MoCo v2", "MoCo-EMAN", 200, True,
+    ),
     "MoCo, no fc": Sample(
         lambda o, t: moco(o, t, ""), "MoCo v1 or MoCo v2", has_target=True
     ),

@@ -1,6 +1,5 @@
 """Every known checkpoint is recognised by its content, and read whole or refused."""
 
-import argparse
 import random
 import re
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from torch import nn
 from common.backbones import build_resnet, read_backbone
 from common.errors import UserError
 from common.formats import FORMATS
+from common.recognition import find_containers
 from tests.common.samples import SAMPLES, Sample
-from tests.common.writers import State, at, numbered
+from tests.common.writers import State, at, numbered, sequential
 
 ONLINE, TARGET = numbered("resnet50"), numbered("resnet50", -1)
 SMALL, SMALL_TARGET = numbered("resnet18"), numbered("resnet18", -1)
@@ -208,13 +208,126 @@ def test_a_vision_transformer_is_refused_with_its_prefixes(tmp_path: Path) -> No
         read_backbone(tmp_path / "vit.pth")
 
 
-def test_options_are_read_and_other_classes_refused(tmp_path: Path) -> None:
-    """A Namespace of plain values is harmless; one of anything else is as good as its values."""
-    content = SAMPLES["DINO"].write(SMALL, SMALL)
-    content["args"] = argparse.Namespace(output_dir=Path("there"))
+def grown(name: str, *others: str) -> dict[str, Any]:
+    """A sample with more tensors, each behind the container that "/" ends."""
+    content = SAMPLES[name].write(dict(SMALL), SMALL_TARGET)
+    for other in others:
+        container, _, word = other.rpartition("/")
+        node = content
+        for key in container.split("/") if container else []:
+            node = node.setdefault(key, {})
+        node[word] = torch.zeros(1)
+    return content
+
+
+FORKS = {
+    "VICRegL": ("VICReg", [*(f"model/module.maps_projector.{i}.weight" for i in (0, 1, 3, 4, 6)),
+        "model/module.classifier.weight", "model/module.classifier.bias"]),
+    "VICRegL, no maps": ("VICReg", ["model/module.classifier.weight"]),
+    "MoCo v2, a queue": ("MoCo v2", ["state_dict/module.queue3", "state_dict/module.queue3_ptr"]),
+    "DenseCL in MoCo's code": ("MoCo v2", ["state_dict/module.queue2",
+        "state_dict/module.encoder_q.dense_fc.0.weight"]),
+    "MoCo v2, three layers": ("MoCo v2", ["state_dict/module.encoder_q.fc.4.weight"]),
+    "MoCo v2, a norm": ("MoCo v2", ["state_dict/module.encoder_q.fc.0.running_mean"]),
+    "MoCo v1, a predictor": ("MoCo v1", ["state_dict/module.predictor.0.weight"]),
+    "DenseCL, a third neck": ("DenseCL", ["state_dict/encoder_q.1.mlp3.0.weight"]),
+    "LEWEL, a head": ("LEWEL", ["state_dict/module.online_net.neck.proj_pixel.mlp.0.weight"]),
+    "LEWEL_M, a queue": ("LEWEL_M", ["state_dict/module.queue_pixel"]),
+    "EMAN, a queue": ("EMAN", ["state_dict/module.queue"]),
+    "SimSiam, a memory": ("SimSiam", ["memory"]),
+    "PixPro with instances": ("PixPro", ["model/module.projector_instance.linear1.weight"]),
+    "Barlow Twins with biases": ("Barlow Twins", ["model/module.projector.0.bias"]),
+    "DINO, iBOT's head": ("DINO", ["student/module.head.last_layer2.weight_g"]),
+    "DINO, a loss of patches": ("DINO", ["dino_loss/center2"]),
+    "SwAV, a second head": ("SwAV", ["module.prototypes2.weight"]),
+    "InfoMin, a head": ("InfoMin", ["model/module.head_dense.0.weight"]),
+    "MoCo v3, its ViT's": ("MoCo v3", ["state_dict/module.predictor.4.running_mean"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_fork_is_not_called_by_its_parents_name(fork: str, tmp_path: Path) -> None:
+    name, others = FORKS[fork]
+    torch.save(grown(name, *others), tmp_path / "c.pth")
+    backbone = read_backbone(tmp_path / "c.pth")
+    assert (backbone.method, backbone.norm, backbone.epochs) == ("", "", None)
+    count = f"{len(others)} tensor{'s' * (len(others) > 1)}"
+    shown = re.fullmatch(rf"like {re.escape(SAMPLES[name].name)} but for {count} such as (\S+)",
+                         backbone.format)  # fmt: skip
+    assert shown and any(other.endswith(shown[1]) for other in others)
+    assert_same(backbone.tensors, SMALL)
+    torch.save(grown(name), tmp_path / "c.pth")
+    assert read_backbone(tmp_path / "c.pth").method == SAMPLES[name].method
+
+
+# Whatever a sample holds beside its networks, as a name that another method may have.
+BORROWED = sorted(
+    {
+        f"{wrapper}{name}"
+        for sample in SAMPLES.values()
+        for state in find_containers(sample.write(SMALL, SMALL)).values()
+        for name in state
+        if not re.search(r"(conv|bn)\d\.|layer\d|downsample|blocks|^[0-9]|_blocks|\.\d\.\d\.", name)
+        for wrapper in ("", "module.")
+    }
+)
+NAMED = [sample for sample in SAMPLES.values() if sample.method]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(),
+    sample=st.sampled_from([sample for sample in SAMPLES.values() if not sample.safetensors]),
+    name=st.sampled_from(BORROWED)
+    | st.from_regex(
+        r"(module\.)?[a-z_]{1,9}(\.[a-z_0-9]{1,9}){0,3}(\.(weight|bias))?", fullmatch=True
+    ),
+)
+def test_one_more_tensor_makes_a_method_unknown_and_changes_no_backbone(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, sample: Sample, name: str
+) -> None:
+    """Whatever it is called and wherever it is, unless that is a tensor's place already."""
+    content = sample.write(dict(SMALL), SMALL_TARGET)
+    there = {k.removeprefix("module.") for s in find_containers(content).values() for k in s}
+    container = data.draw(st.sampled_from([*find_containers(content), "ema", "model/more"]))
+    assume(name.removeprefix("module.") not in there)
+    assume(not re.search(r"(^|\.)(conv1|bn1|layer\d+|[0-7])\.", name))  # of a ResNet: refused
+    node = content
+    for key in container.split("/") if container else []:
+        node = node.setdefault(key, {})
+    assume(isinstance(node, dict) and name not in node)
+    node[name] = torch.zeros(1)
+    path = tmp_path_factory.mktemp("more") / "c.pth"
+    torch.save(content, path)
+    backbone = read_backbone(path)
+    assert backbone.method == "" and backbone.epochs is None
+    if sample.method:
+        assert backbone.format.startswith("like ") and backbone.format.endswith(name)
+    assert_same(backbone.tensors, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "at"),
+    [
+        ("InfoMin", {"model": at("module.encoder_k.", SMALL), "model_ema": {}},
+            "model/module.encoder_k."),
+        ("SimSiam", {"ema": at("encoder.", SMALL)}, "ema/encoder."),
+        ("Barlow Twins", {"model": at("module.momentum_backbone.", SMALL)},
+            "model/module.momentum_backbone."),
+        ("torchvision, training", {"model_ema": {"module": SMALL}}, "model_ema/module/"),
+        ("VISSL", {"teacher": {"net": sequential("trunk.", SMALL)}}, "teacher/net/trunk."),
+    ],
+)  # fmt: skip
+def test_a_target_of_another_kind_is_shown(
+    name: str, others: dict[str, Any], at: str, tmp_path: Path
+) -> None:
+    content = SAMPLES[name].write(dict(SMALL), SMALL_TARGET)
+    for key, value in others.items():
+        content[key] = {**content.get(key, {}), **value} if value else {}
     torch.save(content, tmp_path / "c.pth")
-    with pytest.raises(UserError, match=r"c\.pth holds more than tensors and numbers \(pathlib"):
-        read_backbone(tmp_path / "c.pth")
+    assert_same(read_backbone(tmp_path / "c.pth").tensors, SMALL)
+    with pytest.raises(UserError, match=rf"has another ResNet, {re.escape(at)}, of which its form"):
+        read_backbone(tmp_path / "c.pth", "target")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.99])

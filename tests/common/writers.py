@@ -124,7 +124,7 @@ def pixpro(online: State, target: State) -> dict[str, Any]:
     """PixPro's release."""
     nets = at("encoder.", online) | at("encoder_k.", target)
     for head in ("projector.", "projector_k."):
-        nets |= parts(head, linear1="weight", bn1=NORM, linear2="weight")
+        nets |= parts(head, linear1="weight bias", bn1=NORM, linear2="weight bias")
     nets |= parts("", value_transform="weight bias")
     options = argparse.Namespace(model="PixPro", epochs=100, lr=4.0)
     return {"opt": options, "model": at("module.", nets), "optimizer": {}, "epoch": 100}

@@ -181,7 +181,7 @@ def test_batchnorm_counters_may_be_missing(tmp_path: Path) -> None:
         ({}, "holds no tensors"),
         ({"state_dict": {}}, "holds no tensors"),
         ({"state_dict": [1, 2]}, "holds no tensors"),
-        (torch.zeros(3), "holds a Tensor"),
+        (torch.zeros(3), "holds a torch.Tensor, not"),
         ({"features.0.weight": torch.zeros(1)}, r"its tensors are named features \(1\)"),
         (
             {"state_dict": {"module.encoder_q.conv1.weight": torch.zeros(1)}},

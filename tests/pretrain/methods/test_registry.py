@@ -1,6 +1,7 @@
 """Methods and recipes by name."""
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.backbones import read_backbone
 from common.errors import UserError
 from pretrain import methods
 from pretrain.config import PretrainConfig
@@ -71,6 +73,26 @@ def test_every_norm_trains_a_step_and_moves_the_target(name: str, demo_root: Pat
             torch.testing.assert_close(target.get_parameter(key), expected)
         assert model.backbone()(torch.randn(2, 3, 64, 64)).shape == (2, 512, 2, 2)
         assert target.training == (norm != "eman")
+
+
+@pytest.mark.parametrize("name", methods.methods())
+def test_what_a_method_saves_is_explained_whole(name: str, demo_root: Path, tmp_path: Path) -> None:
+    """With and without the words beside the tensors: the names alone tell the method."""
+    method = methods.find(name)
+    layers = [{"neck_layers": n} for n in (2, 4) if "neck_layers" in method.defaults] or [{}]
+    for norm, changes in itertools.product(method.archs, layers):
+        state = method.build(resolve(name, norm=norm, **changes)).state_dict()
+        content: dict[str, Any] = {"epoch": 3}
+        content["state_dict"] = {f"module.{k}": v for k, v in state.items()}
+        torch.save(content, tmp_path / "names.pth")
+        assert read_backbone(tmp_path / "names.pth").method == method.title
+        said = {"title": method.title, "config": {"norm": norm}, "ranks": [{"rng": torch.ones(2)}]}
+        torch.save(content | said, tmp_path / "words.pth")
+        backbone = read_backbone(tmp_path / "words.pth")
+        assert (backbone.method, backbone.norm, backbone.epochs) == (method.title, norm, 3)
+        content["state_dict"]["module.another.weight"] = torch.zeros(1)
+        torch.save(content | said, tmp_path / "fork.pth")
+        assert read_backbone(tmp_path / "fork.pth").method == ""
 
 
 def test_eman_statistics_follow_and_others_have_their_own(demo_root: Path) -> None:
