@@ -43,6 +43,7 @@ class Pickled:
         norm: norm of the pre-training, "" likewise.
         epochs: epochs of pre-training, None likewise.
         network: ``online`` or ``target``, "" likewise.
+        signed: whether they name their author, whom Detectron2 guesses otherwise.
     """
 
     author: str
@@ -51,6 +52,7 @@ class Pickled:
     norm: str = ""
     epochs: int | None = None
     network: str = ""
+    signed: bool = True
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -75,10 +77,17 @@ def read_weights(path: Path) -> Pickled:
             f"{path} is not readable as Detectron2 weights ({reason}); copy or convert it again."
         ) from error
     author, model = _contents(data)
+    signed = isinstance(data, dict) and "__author__" in data
     if not is_state(model):
-        raise UserError(f"{path} holds no Detectron2 weights; convert a checkpoint again.")
+        raise UserError(
+            f"{path} has a model but no __author__, without which Detectron2 does not find it; "
+            "name one in the file, or convert a checkpoint again."
+            if isinstance(data, dict) and is_state(data.get("model")) and not signed
+            else f"{path} holds no Detectron2 weights; convert a checkpoint again."
+        )
     if author != AUTHOR:
-        return Pickled(author, _architecture(_backbone_shapes(author, model)))
+        architecture = _architecture(_backbone_shapes(author, model))
+        return Pickled(author, architecture, signed=signed)
     architecture = _architecture({name: tuple(array.shape) for name, array in model.items()})
     if not architecture:
         raise UserError(f"{path} is not a whole ResNet; convert its checkpoint again.")

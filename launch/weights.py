@@ -194,7 +194,8 @@ def _detectron2(wanted: str, found_how: str, path: Path, label: str | None) -> S
     described = f"Detectron2's format, {found.architecture or 'not a ResNet that is known here'}"
     lines = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {described}, used as it is"
     if treatment is None:
-        lines += "\n" + unchecked(f"{wanted} (author {found.author!r}) does not tell")
+        author = f"author {found.author!r}" if found.signed else "which names no __author__"
+        lines += "\n" + unchecked(f"{wanted} ({author}) does not tell")
     return Source(weights, lines, pixels=treatment)
 
 

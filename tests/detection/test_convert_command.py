@@ -1,5 +1,6 @@
 """``python -m detection.convert`` says what it used, and refuses in one line."""
 
+import os
 import pickle
 import re
 import subprocess
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from common.backbones import read_backbone
-from common.errors import UserError
+from common.errors import UserError, command
 from detection import convert
+from detection.pickles import read_weights
 from tests.common.samples import SAMPLES
 from tests.common.writers import numbered
 from tests.detection.helpers import CONFIGS, LEWEL_PREFIX, save_lewel, shape_state
@@ -47,6 +49,29 @@ MoCo v2, method MoCo v2: resnet18, online network
     written = pickle.loads((tmp_path / "out.pkl").read_bytes())
     assert written["model"]["stem.conv1.weight"].max() == 1  # the target's
     assert (written["method"], written["network"]) == ("MoCo v2", "target")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_it_ends_quietly_where_nobody_reads_it(tmp_path: Path, words: list[str]) -> None:
+    save_lewel(tmp_path / "in.pth", shape_state("resnet18"), LEWEL_PREFIX)
+    words = words or [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "detection.convert", *words],
+        cwd=CONFIGS.parent, stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, "")  # as the shell reports SIGPIPE
+    assert len(words) == 1 or read_weights(tmp_path / "out.pkl").architecture == "resnet18"
+
+
+def test_a_pipe_that_broke_elsewhere_is_no_reason_to_be_quiet() -> None:
+    def main() -> None:
+        raise BrokenPipeError("a worker's")
+
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        command(main)()
 
 
 def test_a_target_that_is_not_there_is_refused(

@@ -66,8 +66,9 @@ def test_tensors_may_not_be_missing_but_counters_may(tmp_path: Path) -> None:
 
 def test_weights_of_others_are_left_to_detectron2(tmp_path: Path) -> None:
     arrays = {"conv1_w": np.zeros((64, 3, 7, 7), np.float32)}
-    assert read_weights(written(tmp_path, arrays)) == Pickled("Caffe2", "")
-    assert read_weights(written(tmp_path, {"blobs": arrays, "cfg": ""})) == Pickled("Caffe2", "")
+    unsigned = Pickled("Caffe2", "", signed=False)
+    assert read_weights(written(tmp_path, arrays)) == unsigned
+    assert read_weights(written(tmp_path, {"blobs": arrays, "cfg": ""})) == unsigned
     model = {"model": arrays, "__author__": "MOCO", "epoch": np.float64(1)}
     assert read_weights(written(tmp_path, model)) == Pickled("MOCO", "")
 
@@ -77,18 +78,29 @@ def test_the_resnets_of_others_are_recognised(tmp_path: Path, architecture: str)
     state = {k: np.broadcast_to(0.0, tuple(v.shape)) for k, v in shape_state(architecture).items()}
     caffe2 = {caffe2_name(k): v for k, v in state.items() if not k.endswith("tracked")}
     caffe2 |= {"fc1000_w": np.zeros((2, 2)), "conv1_b": np.zeros(64)}
-    assert read_weights(written(tmp_path, caffe2)) == Pickled("Caffe2", architecture)
+    msra = Pickled("Caffe2", architecture, signed=False)
+    assert read_weights(written(tmp_path, caffe2)) == msra
     torchvision = {torchvision_name(k): v for k, v in state.items()}
     torchvision["stem.fc.weight"] = np.zeros((2, 2))
     content = {"model": torchvision, "__author__": "torchvision", "matching_heuristics": True}
     assert read_weights(written(tmp_path, content)) == Pickled("torchvision", architecture)
+    # Detectron2 takes who names no author for Caffe2, but these names are not Caffe2's.
+    assert read_weights(written(tmp_path, torchvision)) == Pickled("Caffe2", "", signed=False)
+
+
+def test_a_model_without_an_author_is_refused_by_that_name(tmp_path: Path) -> None:
+    """Detectron2 would look for weights beside ``model``, and find none."""
+    content = converted(tmp_path, "resnet18")
+    del content["__author__"]
+    with pytest.raises(UserError, match=r"weights\.pkl has a model but no __author__.*; name one"):
+        read_weights(written(tmp_path, content))
 
 
 def test_group_norm_is_not_msras(tmp_path: Path) -> None:
     state = {k: np.broadcast_to(0.0, tuple(v.shape)) for k, v in shape_state("resnet50").items()}
     names = {k: caffe2_name(k).replace("_bn_gamma", "_gn_s") for k in state if "running" not in k}
     model = {name: state[k] for k, name in names.items() if not k.endswith("tracked")}
-    assert read_weights(written(tmp_path, model)) == Pickled("Caffe2", "")
+    assert read_weights(written(tmp_path, model)) == Pickled("Caffe2", "", signed=False)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 5])

@@ -146,6 +146,28 @@ def test_the_weights_of_others_are_compared_with_the_config_too(
         source.check_fits(deeper.detectron2())
 
 
+def test_a_missing_author_is_named_and_nobodys_method_is_supervised(tmp_path: Path) -> None:
+    model = pickle.loads(stranger(tmp_path / "theirs.pkl", "", torchvision_name).read_bytes())
+    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps(model["model"]))
+    weights = str(tmp_path / "theirs.pkl")
+    with pytest.raises(UserError, match=r"does not tell which method trained it; add --label"):
+        find_weights(weights, DEMO_CONFIG, None, tmp_path)
+    source = find_weights(weights, DEMO_CONFIG, "MoCo v2", tmp_path)
+    assert re.search(r"\nwarning: .*\(which names no __author__\) does", source.description)
+
+
+def test_a_fork_needs_a_label_and_says_why(tmp_path: Path) -> None:
+    fork = checkpoint(tmp_path / "fork.pth.tar")
+    content = torch.load(fork)
+    content["state_dict"]["module.online_net.neck.proj_pixel.mlp.0.weight"] = torch.zeros(1)
+    torch.save(content, fork)
+    why = r"trained it \(like LEWEL but for 1 tensor such as module\S+proj_pixel\.mlp\.0\.weight\)"
+    with pytest.raises(UserError, match=rf"fork\.pth\.tar does not tell \S+ method {why}; add --l"):
+        find_weights(str(fork), DEMO_CONFIG, None, tmp_path)
+    source = find_weights(str(fork), DEMO_CONFIG, "LEWEL_B", tmp_path)
+    assert (source.weights.method, source.weights.epochs) == ("LEWEL_B", None)  # not compared
+
+
 def test_weights_of_an_unknown_author_are_checked_for_depth_and_warned_of(tmp_path: Path) -> None:
     weights = str(stranger(tmp_path / "theirs.pkl", "MOCO", torchvision_name))
     source = find_weights(weights, DEMO_CONFIG, "MoCo v2", tmp_path)
