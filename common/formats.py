@@ -83,7 +83,6 @@ _MMLAB_TARGET = _in(
 )
 _LIGHTNING = "pytorch-lightning_version"
 _NECK = "(online|target)_net.neck"
-_EMAN = {"best_acc1": ITSELF}  # beside the state_dict, where it is a tensor
 _QUEUE = {"queue(_ptr)?": ITSELF}
 
 # The first row whose place and companions are there is the checkpoint's. Where only the place is,
@@ -95,7 +94,7 @@ FORMATS = (
         _TARGET,
         ("predictor.mlp.", "predictor_obj.mlp."),
         "LEWEL_B",
-        _mlp(f"{_NECK}.proj(_obj)?") | _mlp("predictor(_obj)?") | _EMAN,
+        _mlp(f"{_NECK}.proj(_obj)?") | _mlp("predictor(_obj)?"),
     ),
     Format(
         "LEWEL_M",
@@ -111,7 +110,7 @@ FORMATS = (
         _TARGET,
         ("predictor.mlp.0.", "predictor.mlp.3."),
         "BYOL",
-        _mlp(f"{_NECK}(.proj)?") | _mlp("predictor") | _EMAN,
+        _mlp(f"{_NECK}(.proj)?") | _mlp("predictor"),
     ),
     Format(
         "MoCo v1",

@@ -19,6 +19,7 @@ from tests.common.writers import (
     lightly,
     lightly_pair,
     mmselfsup,
+    mmselfsup_densecl,
     moco,
     moco_v3,
     pixpro,
@@ -55,6 +56,9 @@ SAMPLES = {
     ),
     "LEWEL_M": Sample(lewel_m, "LEWEL_M", "LEWEL_M (re-implementation)", 200, True),
     "EMAN": Sample(byol, "BYOL (EMAN)", "BYOL", 200, True),
+    "BYOL, ours": Sample(
+        lambda o, t: byol(o, t, "neck.proj"), "BYOL (EMAN)", "BYOL", 200, True
+    ),
     "online_net alone": Sample(
         lambda o, _: trained(at("module.online_net.backbone.", o)),
         "LEWEL or LEWEL_M or BYOL (EMAN)",
@@ -103,6 +107,7 @@ SAMPLES = {
     "DINO": Sample(dino, "DINO", "DINO", 800, True),
     "DINO, no DDP": Sample(lambda o, t: dino(o, t, ""), "DINO", "DINO", 800, True),
     "DenseCL": Sample(densecl, "DenseCL", "DenseCL", 200, True),
+    "DenseCL, MMSelfSup": Sample(mmselfsup_densecl, "DenseCL", "DenseCL", 200, True),
     "MMSelfSup MoCo": Sample(
         lambda o, t: mmselfsup(o, t, "encoder_k"), "OpenMMLab", has_target=True
     ),

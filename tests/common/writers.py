@@ -88,11 +88,11 @@ def lewel_m(online: State, target: State) -> dict[str, Any]:
     return trained(at("module.", nets | some("queue", "queue_ptr", "queue_obj", "queue_obj_ptr")))
 
 
-def byol(online: State, target: State) -> dict[str, Any]:
-    """EMAN's BYOL."""
+def byol(online: State, target: State, neck: str = "neck") -> dict[str, Any]:
+    """EMAN's BYOL; ours has another ``neck``."""
     nets: State = {}
     for net, state in (("online_net.", online), ("target_net.", target)):
-        nets |= at(f"{net}backbone.", state) | _mlp(f"{net}neck")
+        nets |= at(f"{net}backbone.", state) | _mlp(f"{net}{neck}")
     return trained(at("module.", nets | _mlp("predictor")))
 
 
@@ -201,6 +201,15 @@ def mmselfsup(online: State, target: State, averaged: str) -> dict[str, Any]:
     nets = at("backbone.", online) | at("neck.", neck) | at(f"{averaged}.module.0.", target)
     nets |= at(f"{averaged}.module.1.", neck) | some(f"{averaged}.steps", "queue", "queue_ptr")
     return {"meta": {"epoch": 200, "mmengine_version": "0.7"}, "state_dict": nets}
+
+
+def mmselfsup_densecl(online: State, target: State) -> dict[str, Any]:
+    """DenseCL of MMSelfSup 1.x."""
+    content = mmselfsup(online, target, "encoder_k")
+    neck = parts("mlp2.", _0="weight bias", _2="weight bias")
+    content["state_dict"] |= at("neck.", neck) | at("encoder_k.module.1.", neck)
+    content["state_dict"] |= some("queue2", "queue2_ptr")
+    return content
 
 
 def solo_learn(online: State, target: State, word: str) -> dict[str, Any]:
