@@ -15,6 +15,7 @@ from common.locks import locked
 log = logging.getLogger(__name__)
 
 CACHE = "LEWEL_CACHE"
+CANNOT = "cannot keep anything in %s (%s); set %s"
 
 T = TypeVar("T")
 
@@ -38,18 +39,24 @@ def cached(kind: str, facts: Any, find: Callable[[], T], read: Callable[[Any], T
     digits = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     folder = cache_folder() / kind
     file = folder / f"{digits}.json"
+    absent = contextlib.suppress(OSError, ValueError, TypeError)  # or not of our writing
+    with absent:
+        return read(json.loads(file.read_text()))
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(Path(f"{file}.lock")))
         except OSError as error:
-            log.warning("cannot keep anything in %s (%s); set %s", folder, error, CACHE)
+            log.warning(CANNOT, folder, error, CACHE)
             return find()
-        with contextlib.suppress(OSError, ValueError, TypeError):  # absent, or not of our writing
+        with absent:
             return read(json.loads(file.read_text()))
         value = find()
-        with atomic_write(file, "w") as stream:
-            stream.write(json.dumps(value))  # not indented: ImageNet's shards are 1.3 M lines
+        try:
+            with atomic_write(file, "w") as stream:
+                stream.write(json.dumps(value))  # not indented: ImageNet's shards are 1.3 M lines
+        except OSError as error:  # a full disk
+            log.warning(CANNOT, folder, error, CACHE)
         return value
 
 

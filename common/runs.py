@@ -27,7 +27,8 @@ LOCK = ".lock"
 GLANCE_S = 1  # for those who only look whether a job holds the folder
 PATIENCE_S = 60  # for a job that is just ending, in one that Slurm has started
 SEEDS = 2**32  # as many as NumPy knows
-UNSAID = {"adapt_mlp_norms": False}  # what runs did before their identity said it
+# What runs did before their identity said it.
+UNSAID: dict[str, Any] = {"adapt_mlp_norms": False, "datasets": []}
 
 log = logging.getLogger("runs")
 

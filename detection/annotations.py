@@ -169,6 +169,8 @@ class _Judged:
             if not _are_whole((image["height"], image["width"]), 1):
                 self.repairs["image sizes made whole numbers"] += 1
             found[key] = image | sizes
+        for key in found.keys() & self.unused:
+            self._leave_out(f"image {key} ({found[key]['file_name']})", "an id that is not its own")
         return {key: image for key, image in found.items() if key not in self.unused}
 
     def _numbers(self, ids: Collection[Any], what: str) -> dict[Any, int]:
@@ -178,12 +180,19 @@ class _Judged:
         self.repairs[what] += len(ids)
         return {one: new for new, one in enumerate(ids, 1)}
 
-    def _usable_annotations(self, annotations: Iterable[Item]) -> list[Item]:
+    def _usable_annotations(self, annotations: Sequence[Item]) -> list[Item]:
         found: list[Item] = []
         first: dict[Any, Item] = {}
+        listed = {str(key) for key in self.images}
+        # As where images were taken out of a list, and nothing else; if any are left, that is.
+        cut = any(str(annotation.get("image_id")) in listed for annotation in annotations)
         for annotation in annotations:
             key, image_id = annotation.get("id"), annotation.get("image_id")
             if _is_id(image_id) and image_id in self.unused:
+                self._leave_out(f"annotation {key}", "its image is left out")
+                continue
+            if cut and _is_id(image_id) and str(image_id) not in listed:
+                self.repairs["annotations of images that are not listed, left out"] += 1
                 continue
             twin = first.setdefault(key, annotation) if _is_id(key) else annotation
             if twin is not annotation and twin == annotation:
@@ -204,9 +213,9 @@ class _Judged:
             one = annotation.get(key)
             if not _is_id(one) or one not in known:
                 return f"the {key} {one!r}, which is none of the file's"
-        if annotation.get("iscrowd", 0) not in (0, 1):
+        if (annotation.get("iscrowd") or 0) not in (0, 1):
             return f"an iscrowd of {annotation['iscrowd']!r}, not 0 or 1"
-        if annotation.get("ignore", 0) != 0:
+        if (annotation.get("ignore") or 0) != 0:
             return 'the mark "ignore", which is not COCO\'s; make it iscrowd'
         why = _flaw_of_box(annotation.get("bbox"))
         if not why and self.masks:
@@ -219,6 +228,9 @@ class _Judged:
         image = self.images[annotation["image_id"]]
         height, width = image["height"], image["width"]
         mask, area = annotation.get("segmentation") or None, annotation.get("area")
+        if None in (annotation.get("iscrowd", 0), annotation.get("ignore", 0)):
+            self.repairs["marks that are null, taken for 0"] += 1
+            annotation = annotation | {"iscrowd": annotation.get("iscrowd") or 0}
         if mask and not self.masks and flaw_of_mask(mask, height, width):
             self.repairs["masks that are none, and not asked for, left out"] += 1
             annotation = annotation | {"segmentation": (mask := None)}

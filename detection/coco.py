@@ -1,5 +1,6 @@
 """COCO files of a config's datasets: judged, once for each file, and repaired for a job."""
 
+import codecs
 import contextlib
 import itertools
 import json
@@ -20,7 +21,7 @@ from detection.annotations import SHOWN, Verdict, judge
 
 log = logging.getLogger("detection")
 
-LAYOUT = 1  # of what is judged, and how; another number has the files read again
+LAYOUT = 2  # of what is judged, and how; another number has the files read again
 OFFICIAL = frozenset(DatasetCatalog.list())  # Detectron2's own; ours are registered later
 
 
@@ -57,13 +58,13 @@ def require_usable(cfg: Any) -> list[str]:
 
 
 def coco_files(cfg: Any) -> dict[str, Path]:
-    """The JSON files of a config's datasets, of those in COCO's format, by name."""
+    """The JSON files of a config's datasets that ``register_coco_instances`` knows, by name."""
     names = dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    found = {name: MetadataCatalog.get(name) for name in names}
+    known = register_coco_instances.__name__
     return {
-        name: Path(metadata.json_file).absolute()
-        for name, metadata in found.items()
-        if metadata.get("evaluator_type") == "coco" and metadata.get("json_file")
+        name: Path(MetadataCatalog.get(name).json_file).absolute()
+        for name in names
+        if getattr(DatasetCatalog[name], "__qualname__", "").startswith(f"{known}.")
     }
 
 
@@ -100,7 +101,8 @@ def in_place(name: str, file: Path) -> Iterator[None]:
 
 def advice(name: str, file: object) -> str:
     """What to do about a file of a dataset."""
-    return "unpack it again" if name in OFFICIAL else f"mend {file}"
+    official = name in OFFICIAL or name.endswith("_sem_seg")  # VOC 2012's masks
+    return "unpack it again" if official else f"mend {file}"
 
 
 def _check(cfg: Any, name: str, file: Path, found: Verdict) -> None:
@@ -163,14 +165,19 @@ def _judged(cfg: Any, name: str, file: Path) -> tuple[Verdict, Any]:
     uses = _uses(cfg, name)
     log.info("dataset %s: looking through %s, once", name, file)
     try:
-        with file.open(encoding="utf-8") as stream:
-            content = json.load(stream, object_hook=_compact)
+        with file.open("rb") as stream:
+            marked = stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        with file.open(encoding="utf-8-sig") as text:
+            content = json.load(text, object_hook=_compact)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"dataset {name} cannot be read: {file}: {' '.join(str(error).split())}; "
             f"{advice(name, file)}."
         ) from error
     verdict, content = judge(content, **uses)
+    if marked and not verdict.refusal:
+        repairs = [*verdict.repairs, "the mark of its encoding, left out"]
+        verdict = verdict._replace(changed=True, repairs=repairs)
     if uses["scored"] and not verdict.changed and not verdict.refusal:
         try:
             COCO(str(file))

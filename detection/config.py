@@ -87,6 +87,8 @@ class TransferConfig:
                 "SOLVER.BASE_LR and SOLVER.MAX_ITER to what you want."
             )
         check_values(cfg, self.eval_only)
+        if self.eval_only:
+            cfg.DATASETS.TRAIN = ()
         cfg.MODEL.WEIGHTS = self.weights.path
         cfg.SEED = self.seed
         return cfg

@@ -41,6 +41,7 @@ class Report:
         missing: files that are listed and not there, images and masks.
         mismatched: images' names whose headers cannot be read or tell another size than is
             annotated, and what; of those that were looked at.
+        looked_at: how many these are.
         outside: images' names with a box that reaches beyond them, once for each such box.
         empty: classes without an object.
     """
@@ -50,6 +51,7 @@ class Report:
     objects: int | None
     missing: tuple[str, ...]
     mismatched: tuple[str, ...]
+    looked_at: int
     outside: tuple[str, ...]
     empty: tuple[str, ...]
 
@@ -143,6 +145,7 @@ def inspect(name: str, sample: int | None = None) -> Report:
         labels.total() if annotated else None,
         missing,
         mismatched,
+        len(looked_at),
         tuple(r["file_name"] for r in annotated for a in r["annotations"] if _is_outside(a, r)),
         tuple(one for label, one in enumerate(classes) if not labels[label]),
     )
@@ -174,7 +177,8 @@ def _tell(report: Report, is_test: bool) -> None:
     if report.missing and not is_test:
         _warn(report, report.missing, "missing files, passed over in training")
     if report.mismatched and not is_test:
-        _warn(report, report.mismatched, "images not as annotated, passed over in training")
+        what = f"images not as annotated, passed over, of {report.looked_at:,} looked at"
+        _warn(report, report.mismatched, what)
     if report.outside:
         _warn(report, report.outside, "boxes that reach outside their images, cut there")
     if report.empty:
@@ -195,10 +199,11 @@ def _check_images(report: Report, is_test: bool) -> None:
             f"dataset {name} lacks {len(report.missing)} files of its {report.images} images, such "
             f"as {report.missing[0]}; {advised}."
         )
-    if report.mismatched and is_test:
+    if report.mismatched and (is_test or len(report.mismatched) == report.looked_at):
+        used, count = ("scored by", report.images) if is_test else ("trained on", report.looked_at)
         raise UserError(
-            f"dataset {name} cannot be scored by: {len(report.mismatched)} of its images are not "
-            f"as annotated, such as {report.mismatched[0]}; mend them or {_source(name)}."
+            f"dataset {name} cannot be {used}: {len(report.mismatched):,} of {count:,} images are "
+            f"not as annotated, such as {report.mismatched[0]}; mend them or {_source(name)}."
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
+from PIL import Image
 
 from common.errors import UserError
 
@@ -17,9 +18,12 @@ class AnnotationError(Exception):
     """An image has an object whose annotation cannot be used."""
 
 
-# What Pillow raises for files that are missing, cut short or no images (broken PNGs are a
-# SyntaxError to it), and Detectron2 for an image of another size than its annotation says.
-UNREADABLE = (OSError, SyntaxError, SizeMismatchError, AnnotationError)
+# What Pillow raises for files that are missing, cut short, far too large or no images (broken PNGs
+# are a SyntaxError to it), and Detectron2 for an image of another size than its annotation says.
+UNREADABLE = (
+    *(OSError, SyntaxError, Image.DecompressionBombError),
+    *(SizeMismatchError, AnnotationError),
+)
 
 
 class TrainMapper(DatasetMapper):

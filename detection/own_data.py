@@ -27,7 +27,7 @@ from common.files import read_toml, settings_file, sha256
 from detection.datasets import DEMO_PREFIX
 
 VARIABLE = "LEWEL_DATASETS"
-NAME = re.compile(rf"(?!{DEMO_PREFIX})\w[\w-]{{0,63}}")
+NAME = re.compile(rf"(?!{DEMO_PREFIX})\w[\w-]{{0,63}}", re.ASCII)
 FORMAT = "NAME=ANNOTATIONS.json:IMAGES"
 # What such data sets decide in a Detectron2 config.
 KEYS = (

@@ -102,6 +102,8 @@ REPAIRED: list[tuple[Change, list[str]]] = [
     (twice("images"), ["images listed twice, taken once: 1"]),
     (twice("annotations"), ["annotations listed twice, taken once: 1"]),
     (images(lambda _: 12.0, "width"), ["image sizes made whole numbers: 2"]),
+    (every("iscrowd", lambda _: None), ["marks that are null, taken for 0: 4"]),
+    (every("ignore", lambda _: None), ["marks that are null, taken for 0: 4"]),
 ]
 
 
@@ -175,13 +177,11 @@ UNUSABLE: list[tuple[Change, str]] = [
     (first(bbox=[1, 1, 4]), "no box of four numbers, but [1, 1, 4]"),
     (first(bbox="1234"), "no box of four numbers, but '1234'"),
     (first(bbox=None), "no box of four numbers, but None"),
-    (first(image_id=9), "the image_id 9, which is none of the file's"),
     (first(image_id="1"), "the image_id '1', which is none of the file's"),
     (first(image_id=[1]), "the image_id [1], which is none of the file's"),
     (first(category_id=4), "the category_id 4, which is none of the file's"),
     (first(category_id=None), "the category_id None, which is none of the file's"),
     (first(iscrowd="0"), "an iscrowd of '0', not 0 or 1"),
-    (first(iscrowd=None), "an iscrowd of None, not 0 or 1"),
     (first(ignore=1), 'the mark "ignore", which is not COCO\'s; make it iscrowd'),
     (first(segmentation=None), NO_MASK),
     (first(segmentation=[]), NO_MASK),
@@ -275,13 +275,23 @@ def test_an_image_that_cannot_be_used_is_left_out_with_its_annotations(
         assert {annotation["image_id"] for annotation in kept["annotations"]} == {2}
 
 
+def test_annotations_of_images_that_are_not_listed_are_left_out() -> None:
+    it = changed(lambda it: it["images"].pop(0))
+    for scored in (True, False):
+        found, kept = judge(it, scored=scored, masks=True)
+        assert found.repairs == ["annotations of images that are not listed, left out: 2"]
+        assert not found.unusable and found.objects == 2
+        assert {annotation["image_id"] for annotation in kept["annotations"]} == {2}
+
+
 def test_images_with_one_id_or_one_file() -> None:
     one_id = changed(lambda it: it["images"][1].update(id=1))
     found, kept = judge(one_id, scored=False, masks=True)
     assert found.examples[0] == "image 1 (2.jpg): the id of 1.jpg, too" and not kept["images"]
+    assert found.unusable == 2 + 4 and not found.objects
     one_file = changed(lambda it: it["images"][1].update(file_name="1.jpg"))
     found, _ = judge(one_file, scored=True, masks=True)
-    assert found.examples == ["image 2 (1.jpg): another id elsewhere in the list"]
+    assert found.examples[0] == "image 2 (1.jpg): another id elsewhere in the list"
     assert not judge(one_file, scored=False, masks=True)[0].changed  # seen twice as often
 
 

@@ -309,3 +309,36 @@ def test_processes_use_one_repaired_file(tmp_path: Path, demo_root: Path) -> Non
     (tmp_path / "truth.json").write_text(json.dumps(content))
     in_processes(_evaluate_a_share, demo_root, tmp_path)
     assert [p.name for p in (tmp_path / "run" / "annotations").iterdir()] == ["judged_by_two.json"]
+
+
+def test_a_file_with_a_mark_of_its_encoding_is_read(
+    demo_root: Path, tmp_path: Path, registered: list[str]
+) -> None:
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    name, cfg = small(
+        (demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, lambda _: None
+    )
+    file = tmp_path / "it" / "truth.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert any("the mark of its encoding, left out" in it for it in require_datasets(cfg))
+    with usable_datasets(cfg, tmp_path / "run"):
+        assert len(DatasetCatalog.get(name)) == 6
+
+
+def test_a_data_set_of_the_users_own_code_is_left_as_it_is(
+    demo_root: Path, tmp_path: Path, registered: list[str]
+) -> None:
+    records = DatasetCatalog.get("demo_coco_val")[:3]
+    json_file = MetadataCatalog.get("demo_coco_val").json_file
+    content = json.loads(Path(json_file).read_text())
+    every("id", lambda n: 0)(content)  # which a file in COCO's format would be repaired for
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    DatasetCatalog.register("of_own_code", lambda: records)
+    registered.append("of_own_code")
+    MetadataCatalog.get("of_own_code").set(
+        evaluator_type="coco", json_file=str(tmp_path / "own.json")
+    )
+    cfg = config("demo_R_18_FPN", "DATASETS.TRAIN", ("of_own_code",), *SMALL)
+    with usable_datasets(cfg, tmp_path / "run"):
+        assert DatasetCatalog.get("of_own_code") == records
+    assert not (tmp_path / "run").exists()

@@ -227,11 +227,11 @@ def test_an_image_that_is_not_as_annotated_is_named(
         inspect_datasets(with_masks(name))
     (warning,) = (w for w in warnings(caplog) if "not as annotated" in w)
     assert re.fullmatch(
-        rf"dataset {name}: images not as annotated, passed over in training: 1 "
+        rf"dataset {name}: images not as annotated, passed over, of 10 looked at: 1 "
         rf"\({path} \({why}\)\)",
         warning,
     )
-    message = rf"{name} cannot be scored by: 1 of its images are not as annotated, such as {path} "
+    message = rf"{name} cannot be scored by: 1 of 10 images are not as annotated, such as {path} "
     with pytest.raises(UserError, match=rf"{message}\({why}\); mend them or {tmp_path}/val\.json"):
         inspect_datasets(with_masks("demo_coco_train", name))
 
