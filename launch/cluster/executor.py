@@ -31,7 +31,7 @@ def local_executor(name: str, folder: Path, resources: Resources) -> submitit.Au
         resources: of each job.
     """
     executor = submitit.AutoExecutor(folder=folder, cluster="local")
-    gpus = ",".join(map(str, visible_gpus(gpus_per_node(resources))))
+    gpus = shlex.quote(visible_gpus(gpus_per_node(resources)))
     # What a shell does before it starts submitit's controller, which it never does.
     ours = [sys.executable, "-P", "-m", "launch.cluster.controller", str(folder)]
     setup = [f"export CUDA_VISIBLE_DEVICES={gpus}", f"exec {shlex.join(ours)}"]

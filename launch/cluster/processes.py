@@ -97,22 +97,11 @@ def tasks_per_node(resources: Resources) -> int:
     return resources.tasks_per_node or max(gpus_per_node(resources), 1)
 
 
-def visible_gpus(count: int) -> tuple[int, ...]:
-    """The first ``count`` of this machine's GPUs that CUDA_VISIBLE_DEVICES leaves us.
-
-    Raises:
-        UserError: if it names them otherwise than by number, which submitit cannot hand on.
-    """
+def visible_gpus(count: int) -> str:
+    """The first ``count`` of the GPUs that CUDA_VISIBLE_DEVICES leaves us, as it names them."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return tuple(range(count))
-    names = [name.strip() for name in allowed.split(",")][:count]
-    if not all(name.isdigit() for name in names):
-        raise UserError(
-            f"CUDA_VISIBLE_DEVICES={allowed} does not name GPUs by number; do so, or start the "
-            "command under torchrun."
-        )
-    return tuple(map(int, names))
+    names = map(str, range(count)) if allowed is None else map(str.strip, allowed.split(","))
+    return ",".join([*names][:count])
 
 
 def device(resources: Resources) -> Literal["auto", "cuda"]:
