@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 
 USER_ERROR_STATUS = 2
-STOPPED_STATUS = 143  # a shell's for SIGTERM
+INTERRUPTED_STATUS = 130  # a shell's for Ctrl-C
+STOPPED_STATUS = 143  # and for SIGTERM
 
 
 class UserError(Exception):
@@ -40,7 +41,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
                 status = USER_ERROR_STATUS
             except KeyboardInterrupt:
                 print("interrupted; the same command resumes", file=sys.stderr, flush=True)
-                status = 130
+                status = INTERRUPTED_STATUS
             except SystemExit as end:
                 status = end.code
             sys.stdout.flush()

@@ -77,7 +77,7 @@ class Notice:
         if os.getpid() != self._pid:  # a data loader's worker, which Slurm signals as well
             return
         if self._leaving:
-            if signum == signal.SIGTERM and not is_main_process():
+            if self.requeue and signum == signal.SIGTERM and not is_main_process():
                 os._exit(1)
             return
         if signum != self.asked:

@@ -17,13 +17,13 @@ from typing import Any
 from submitit.core.utils import JobPaths, cloudpickle_dump, temporary_save_path
 from submitit.local import local
 
-from common.errors import STOPPED_STATUS
+from common.errors import INTERRUPTED_STATUS, STOPPED_STATUS
 
 STOPPED = (STOPPED_STATUS, -signal.SIGTERM)
 TELL_S = 5.0  # between two SIGTERMs: a process that is starting may miss one
 FAILING_S = 2.0  # for the others to fail by themselves and say why, once one has
-LEAVING_S = 30.0  # for the others to end by themselves, once one has after SIGTERM
-SAVING_S = 600.0  # for one to do so
+SAVING_S = 600.0  # after SIGTERM, for process 0 to end by itself
+LEAVING_S = 30.0  # for the others, once it has
 
 
 class Controller(local.Controller):
@@ -45,19 +45,19 @@ class Controller(local.Controller):
     def wait(self, freq: int = 24) -> Sequence[int | None]:
         """Wait until all have ended; after SIGTERM, the time limit or a failure for a while only.
 
-        :meth:`kill_tasks` ends those that are left then.
+        A failure after SIGTERM follows from it, as where a collective loses who has left, and is
+        none. :meth:`kill_tasks` ends those that are left.
         """
         limit, told_at, until = time.monotonic() + self.timeout_s, -math.inf, math.inf
         while True:
             now, codes = time.monotonic(), [task.poll() for task in self.tasks]
             failed = [k for k, code in enumerate(codes) if code not in (None, 0, *STOPPED)]
-            if failed and not self.status:
+            self._told |= now > limit or any(code in STOPPED for code in codes)
+            if self._told:
+                until = min(until, now + (SAVING_S if codes[0] is None else LEAVING_S))
+            elif failed and not self.status:
                 self.status, until = 1, now + FAILING_S
                 self._explain(failed, codes)
-            left = any(code in STOPPED for code in codes)
-            self._told |= left or now > limit
-            if self._told:
-                until = min(until, now + (LEAVING_S if left else SAVING_S))
             if None not in codes or now > until:
                 break
             if self._told and now > told_at + TELL_S:
@@ -99,5 +99,5 @@ if __name__ == "__main__":
     try:
         controller.run()
     except KeyboardInterrupt:
-        controller.status = 128 + signal.SIGINT
+        controller.status = INTERRUPTED_STATUS
     sys.exit(controller.status)

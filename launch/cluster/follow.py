@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import submitit
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import INTERRUPTED_STATUS, UserError
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
 from launch.cluster.states import steps_done
 from launch.cluster.watches import OnSlurm, OnThisMachine
 
 POLL_S = 0.3
-INTERRUPTED_STATUS = 130  # a shell's for Ctrl-C
 
 
 class Submitted(NamedTuple):

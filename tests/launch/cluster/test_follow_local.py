@@ -115,14 +115,18 @@ def test_a_process_that_is_killed_is_named_and_ends_the_others(
             os.kill(int((tmp_path / f"{rank}").read_text()), 0)
 
 
-@pytest.mark.parametrize("whom", ["command", "job", "process"])
+@pytest.mark.parametrize("whom", ["command", "job", "process", "group"])
 def test_sigterm_ends_all_of_a_local_job(
     tmp_path: Path, submit: Any, whom: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:
+        os.environ["RANK"] = f"{submitit.JobEnvironment().global_rank}"
         with listening():
-            (tmp_path / f"{submitit.JobEnvironment().global_rank}").write_text(f"{os.getpid()}")
-            time.sleep(300)
+            (tmp_path / os.environ["RANK"]).write_text(f"{os.getpid()}")
+            try:
+                time.sleep(300)
+            finally:
+                time.sleep(0.5)  # meanwhile the job hands its own on
 
     handle = submit(work, 2)
     told: list[int] = []
@@ -134,8 +138,10 @@ def test_sigterm_ends_all_of_a_local_job(
             time.sleep(0.05)
         if whom == "command":
             told.append(signal.SIGTERM)
-        else:
-            os.kill(handle._process.pid if whom == "job" else int(pids[1]), signal.SIGTERM)
+        job = [handle._process.pid]
+        all_of = {"job": job, "process": pids[1:], "group": [*pids, *job]}
+        for pid in all_of.get(whom, []):
+            os.kill(int(pid), signal.SIGTERM)
 
     threading.Thread(target=tell, daemon=True).start()
     with pytest.raises(SystemExit) as ended:
@@ -150,11 +156,11 @@ def test_a_local_job_has_the_gpus_that_were_left_to_it(
     def work() -> None:
         print("GPUs", os.environ["CUDA_VISIBLE_DEVICES"], submitit.JobEnvironment().num_tasks)
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2,7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,MIG-2b,7")
     two = Resources("local", gpus_per_node=2)
     handle = local_executor("work", tmp_path / "%j", two).submit(work)
     assert follow(handle, job_in(tmp_path))
-    assert "GPUs 5,2 2" in str(handle.task(1).stdout())
+    assert "GPUs 5,MIG-2b 2" in str(handle.task(1).stdout())
 
 
 def test_ctrl_c_ends_a_local_job(tmp_path: Path, submit: Any) -> None:
