@@ -1,6 +1,7 @@
 """Handing jobs to Slurm, to this machine, or to this process."""
 
 import signal
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,9 @@ from launch.cluster.shared_folder import check_shared
 from launch.cluster.states import is_held
 from launch.cluster.submission import start_here, submit
 from launch.cluster.undisturbed import alone, ctrl_c_later, noted
+from launch.cluster.watches import stop
 
+TOLD: list[int] = []  # the SIGTERMs that came while a job ran here, which may have finished it
 Known = dict[Path, tuple[Record, slurm.State]]  # by run folder: its job on Slurm, and how that is
 
 
@@ -66,6 +69,8 @@ def launch(
             return _launch_on_slurm(todo, resources, fresh, after, skips)
     _refuse(_live(_on_slurm(todo)))
     for job in todo:
+        if TOLD:
+            stop()
         if not fresh:  # which asks for itself
             _without_held([job], {}, skip_live=False)
         print(f"run folder: {job.folder}", flush=True)
@@ -73,11 +78,16 @@ def launch(
             with runs.set_aside(job.folder, fresh):
                 job()
             continue
-        with noted(signal.SIGTERM) as told:
+        with noted(signal.SIGTERM, TOLD):
             with runs.set_aside(job.folder, fresh):
                 handle = start_here(job, resources)
-            print(f"{cluster} job {handle.job_id}", flush=True)
-            follow(handle, job, told)
+            try:
+                print(f"{cluster} job {handle.job_id}", flush=True)
+                follow(handle, job, TOLD)
+            except BrokenPipeError:
+                goes_on = f"job {handle.job_id} goes on, unread; kill {handle.job_id} ends it"
+                print(f"{goes_on}, and its output is {handle.paths.stdout}", file=sys.stderr)
+                raise
     return []
 
 

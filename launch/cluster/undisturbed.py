@@ -61,15 +61,14 @@ def _take(path: Path, made: list[Path]) -> BaseFileLock | None:
 
 
 @contextmanager
-def noted(number: int) -> Iterator[list[int]]:
-    """The signals of this number that came within the block, where they do nothing else.
+def noted(number: int, came: list[int]) -> Iterator[None]:
+    """Add the signals of this number to ``came`` within the block, where they do nothing else.
 
     For the main thread.
     """
-    came: list[int] = []
     before = signal.signal(number, lambda number, _: came.append(number))
     try:
-        yield came
+        yield
     finally:
         signal.signal(number, before)
 
@@ -80,7 +79,8 @@ def ctrl_c_later() -> Iterator[None]:
 
     For the main thread. If the block raises, that is the end, and Ctrl-C is forgotten.
     """
-    with noted(signal.SIGINT) as came:
+    came: list[int] = []
+    with noted(signal.SIGINT, came):
         # Commands inherit what is blocked, but no handler. That alone would not do for this
         # process: the system gives the signal to another thread, and Python from there to this one.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

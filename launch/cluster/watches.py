@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -19,6 +19,12 @@ from launch.cluster.slurm import State
 from launch.cluster.states import NEVER, in_words, is_held, waited_in_vain
 
 FORGOTTEN_S = 60.0  # without a sign of life of a job that Slurm no longer knows
+
+
+def stop() -> NoReturn:
+    """End this command, as SIGTERM asked."""
+    print("stopped; the same command resumes", file=sys.stderr, flush=True)
+    sys.exit(STOPPED_STATUS)
 
 
 class OnThisMachine:
@@ -36,9 +42,8 @@ class OnThisMachine:
 
     def raise_failure(self) -> None:
         status = self.handle._process.returncode
-        if status in STOPPED or (self.told and not status):
-            print("stopped; the same command resumes", file=sys.stderr, flush=True)
-            sys.exit(STOPPED_STATUS)
+        if status in STOPPED:
+            stop()
         errors = [error_of(task) for task in self.tasks]
         if any(error != "" for error in errors):
             raise_with(f"job {self.handle.job_id} failed", self.handle, errors)
