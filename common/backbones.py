@@ -60,6 +60,8 @@ class Backbone:
         missing: torchvision's names of tensors that are not there: BatchNorm counters, which
             nothing reads.
         which: the network that it is, of a method's two.
+        recipe: what of a pre-training of ours is not as in the run with the published figures; ""
+            if nothing is, or for a stranger's.
     """
 
     tensors: dict[str, Tensor]
@@ -72,6 +74,7 @@ class Backbone:
     prefix: str = ""
     missing: tuple[str, ...] = ()
     which: Which = "online"
+    recipe: str = ""
 
     @property
     def ignored_groups(self) -> dict[str, int]:
@@ -155,7 +158,14 @@ def read_backbone(checkpoint: str | os.PathLike[str], which: Which = "online") -
         prefix=qualified(network.container, network.prefix),
         missing=tuple(sorted(resnet_shapes(architecture).keys() - tensors)),
         which=which,
+        recipe=_recipe(loaded),
     )
+
+
+def _recipe(loaded: Mapping[str, object]) -> str:
+    """What a checkpoint of ours says of its recipe, which older ones do not."""
+    ours = isinstance(loaded.get("config"), Mapping) and "title" in loaded
+    return str(loaded.get("recipe", "recipe not told")) if ours else ""
 
 
 def _origin(loaded: Mapping[str, object]) -> tuple[str, str, int | None] | None:

@@ -14,6 +14,8 @@ class Weights:
         method: pre-training method, for the results table.
         norm: norm of the pre-training.
         epochs: epochs of the pre-training; None where unknown.
+        recipe: what of a pre-training of ours is not as in the run with the published figures; ""
+            if nothing is, or for a stranger's.
     """
 
     architecture: str = ""
@@ -22,3 +24,4 @@ class Weights:
     method: str = "random"
     norm: str = ""
     epochs: int | None = None
+    recipe: str = ""

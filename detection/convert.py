@@ -62,6 +62,7 @@ def write(backbone: Backbone, output: str | os.PathLike[str]) -> None:
         "method": backbone.method,
         "norm": backbone.norm,
         "epochs": backbone.epochs,
+        "recipe": backbone.recipe,
         "network": backbone.which,
     }
     with atomic_write(output) as file:

@@ -43,6 +43,7 @@ class Pickled:
         norm: norm of the pre-training, "" likewise.
         epochs: epochs of pre-training, None likewise.
         network: ``online`` or ``target``, "" likewise.
+        recipe: what of a pre-training of ours is not as in the run with the published figures.
         signed: whether they name their author, whom Detectron2 guesses otherwise.
     """
 
@@ -52,6 +53,7 @@ class Pickled:
     norm: str = ""
     epochs: int | None = None
     network: str = ""
+    recipe: str = ""
     signed: bool = True
 
 
@@ -91,7 +93,8 @@ def read_weights(path: Path) -> Pickled:
     architecture = _architecture({name: tuple(array.shape) for name, array in model.items()})
     if not architecture:
         raise UserError(f"{path} is not a whole ResNet; convert its checkpoint again.")
-    told = {key: data[key] for key in ("method", "norm", "epochs", "network") if key in data}
+    fields = ("method", "norm", "epochs", "network", "recipe")
+    told = {key: data[key] for key in fields if key in data}
     return Pickled(author, architecture, **told)
 
 

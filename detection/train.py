@@ -211,6 +211,7 @@ def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
         "method": weights.method,
         "norm": weights.norm,
         "pretrain_epochs": weights.epochs,
+        "pretrain_recipe": weights.recipe or None,
         "lr": cfg.SOLVER.BASE_LR,
         "low_lr": config.low_lr(),
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,

@@ -27,6 +27,7 @@ from launch.cluster.slurm import State
 from launch.options import RunOptions
 from pretrain import methods
 from pretrain.checkpoint import FILE
+from pretrain.config import ResolvedConfig
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Pretraining:
             label or methods.find(known["method"]).title,
             known["norm"],
             known["epochs"],
+            ResolvedConfig(**known).unpublished(),
         )
 
 

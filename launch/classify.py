@@ -93,6 +93,7 @@ class WeightOptions:
             found.method,
             backbone.norm,
             backbone.epochs,
+            backbone.recipe,
         )
         line = f"weights: {wanted}{how}, sha256 {found.sha256[:8]}, {found.description}"
         return weights, line, None

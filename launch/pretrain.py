@@ -62,6 +62,13 @@ def run(arguments: list[str] | None = None) -> Path | None:
         config = dataclasses.replace(config, device=device(options.resources))
     check_divides("--batch-size", config.batch_size, processes(options.resources))
     folder = options.run.folder("pretrain", config.run_name())
+    before = dataclasses.replace(config, adapt_mlp_norms=False).run_name()
+    if not folder.exists() and folder.with_name(before).exists():
+        print(
+            f"note: {folder.with_name(before)} is a run without LARS on the MLPs' norms, which "
+            "--adapt-mlp-norms False goes on with; this is another run",
+            flush=True,
+        )
     source = open_images(config.data)
     check_enough(len(source), config.data, config.batch_size)
     if config.knn_every:
@@ -126,7 +133,7 @@ def _recipes() -> Table:
         table.add_column(column)
     for method in methods.methods().values():
         for recipe in method.recipes:
-            *values, adapted = dataclasses.astuple(recipe)
+            *values, adapted, _ = dataclasses.astuple(recipe)
             norms = {True: "adapted", False: "excluded", None: ""}[adapted]  # without LARS
             table.add_row(method.name, *(f"{v}" for v in values), norms)
     return table

@@ -114,6 +114,8 @@ def find(kind: str, row: dict[str, Any]) -> list[dict[str, Any]]:
         if _another_rate(row, theirs) and not any(d.startswith("learning rate") for d in differs):
             continue
         differs += _variant(config, str(known["benchmark"]), str(row["method"]))
+        if pd.notna(recipe := row.get("pretrain_recipe")):
+            differs.append(f"pre-training: {recipe}")
         why = [known["status"]] if known["status"] not in ("published", "other recipe") else []
         why += ["other recipe: " + ", ".join(differs)] if differs else []
         found.append({**known, "why": "; ".join(why)})
@@ -126,10 +128,10 @@ def _variant(config: str, benchmark: str, method: str) -> list[str]:
     Named is what was published: MoCo, too, measured with SyncBN, and random and supervised starts
     had the pixels of MSRA's ResNet, as our ``_rand`` and the config without a suffix do.
     """
-    if config.removeprefix(benchmark) not in ("_infomin", "_moco"):
+    if not config.endswith(("_infomin", "_moco")):
         return []
     pixels = ["BGR pixels"] if method in STARTS else []
-    return pixels + (["SyncBN"] if config.endswith("_moco") else [])
+    return pixels + (["SyncBN"] if config == f"{benchmark}_moco" else [])
 
 
 def _another_rate(row: dict[str, Any], published: float) -> bool:

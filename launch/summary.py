@@ -10,11 +10,11 @@ from launch import published
 # What makes two rows the same experiment but for the seed; those that a table has.
 SAME = (
     "config",
-    "dataset",
     "own_data",
     "method",
     "norm",
     "pretrain_epochs",
+    "pretrain_recipe",
     "architecture",
     "percent",
     "subset",

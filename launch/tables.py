@@ -12,7 +12,7 @@ from common.locks import locked
 from demo.classes import VOC_CLASSES
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-ORIGIN = ("method", "norm", "pretrain_epochs")
+ORIGIN = ("method", "norm", "pretrain_epochs", "pretrain_recipe")
 SOLVER = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "seed")
 FINE_TUNING = (
     "iterations",

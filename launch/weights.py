@@ -152,6 +152,7 @@ def find_weights(wanted: str | None, config: str, label: str | None, output_dir:
         found.method,
         backbone.norm,
         backbone.epochs,
+        backbone.recipe,
     )
     return Source(
         weights,
@@ -190,6 +191,7 @@ def _detectron2(wanted: str, found_how: str, path: Path, label: str | None) -> S
         require_method(wanted, label or method),
         found.norm,
         found.epochs,
+        found.recipe,
     )
     described = f"Detectron2's format, {found.architecture or 'not a ResNet that is known here'}"
     lines = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {described}, used as it is"

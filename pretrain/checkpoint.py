@@ -43,6 +43,7 @@ def contents(
         "optimizer": learner.optimizer.state_dict(),
         "scaler": learner.scaler.state_dict(),
         "title": method.title,
+        "recipe": config.unpublished(),
         "config": dataclasses.asdict(config),
         "progress": dataclasses.asdict(progress),
         "ranks": ranks,

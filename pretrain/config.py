@@ -219,6 +219,17 @@ class ResolvedConfig(PretrainConfig):
             if f.metadata.get("identity", True)
         }
 
+    def unpublished(self) -> str:
+        """What is not as in the run with the published figures of this method; "" if nothing is."""
+        assert self.norm is not None
+        recipe = methods.find(self.method).recipe(self.norm, self.epochs)
+        theirs = {f.name: f.default for f in dataclasses.fields(PretrainConfig)}
+        theirs |= {"batch_size": recipe.batch_size} | self._defaults(recipe.batch_size)
+        free = ("method", "norm", "epochs", "data", "seed", "backbone", "amp")  # told, or no recipe
+        ours = {k: v for k, v in self.identity().items() if k not in free and v != theirs[k]}
+        changed = [f"{name.replace('_', ' ')} {value}" for name, value in ours.items()]
+        return ", ".join(filter(None, (recipe.unlike, *changed)))
+
     def run_name(self) -> str:
         """The run folder's name: its main fields, and a hash of what else was chosen.
 

@@ -21,6 +21,7 @@ class Recipe:
         source: where it was published, or why we chose it.
         adapt_mlp_norms: whether the weights of the MLPs' norms are among those that LARS adapts
             and that decay; None without LARS.
+        unlike: in what it is not the recipe of the method's published figures.
     """
 
     norm: Norm
@@ -32,3 +33,4 @@ class Recipe:
     warmup_epochs: float
     source: str
     adapt_mlp_norms: bool | None = None
+    unlike: str = ""

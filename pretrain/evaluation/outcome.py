@@ -21,6 +21,7 @@ def final_metrics(config: ClassifierConfig, splits: Splits, progress: Progress) 
         "method": config.weights.method,
         "norm": config.weights.norm,
         "pretrain_epochs": config.weights.epochs,
+        "pretrain_recipe": config.weights.recipe or None,
         "architecture": config.weights.architecture,
         "percent": config.percent,
         "subset": splits.subset,

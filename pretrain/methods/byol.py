@@ -65,7 +65,10 @@ _SAME = "LEWEL_B's recipe, our choice: the two then differ in the aligned branch
 METHOD = Method(
     name="byol",
     title="BYOL",
-    recipes=tuple(replace(recipe, source=_SAME) for recipe in lewel_b.METHOD.recipes),
+    recipes=tuple(
+        replace(recipe, source=_SAME, unlike="LEWEL_B's recipe")
+        for recipe in lewel_b.METHOD.recipes
+    ),
     archs={"eman": "BYOL_EMAN", "syncbn": "BYOL"},
     defaults={"proj_dim": 256, "hidden_dim": 4096, "neck_layers": 2},
     model=BYOL,

@@ -111,8 +111,8 @@ METHOD = Method(
     name="lewel_m",
     title="LEWEL_M (re-implementation)",
     recipes=(
-        Recipe("eman", 200, 256, 0.03, 1e-4, 0.999, 0, _SOURCE),
-        Recipe("shufflebn", 200, 256, 0.03, 1e-4, 0.999, 0, _SOURCE),
+        Recipe("eman", 200, 256, 0.03, 1e-4, 0.999, 0, _SOURCE, unlike="re-implementation"),
+        Recipe("shufflebn", 200, 256, 0.03, 1e-4, 0.999, 0, _SOURCE, unlike="re-implementation"),
     ),
     archs={"eman": "LEWELM_EMAN", "shufflebn": "LEWELM"},
     defaults={

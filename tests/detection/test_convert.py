@@ -64,7 +64,7 @@ def test_formats_and_what_is_written(tmp_path: Path, architecture: str, prefix: 
     assert told == (("LEWEL_B", "eman", 200) if prefix else ("", "", None))
     with open(tmp_path / "deep" / "out.pkl", "rb") as file:
         written = pickle.load(file)
-    origin = {"method", "norm", "epochs", "network"}
+    origin = {"method", "norm", "epochs", "network", "recipe"}
     assert written.keys() == {"model", "__author__", "matching_heuristics"} | origin
     assert (written["method"], written["norm"], written["epochs"]) == told
     assert written["matching_heuristics"] is True and isinstance(written["__author__"], str)

@@ -56,7 +56,8 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     expected = {
         "kind": "transfer", "config": "demo_R_18_FPN", "method": "random", "norm": "",
-        "pretrain_epochs": None, "lr": 0.001, "low_lr": True, "batch_size": 2, "seed": 0,
+        "pretrain_epochs": None, "pretrain_recipe": None, "lr": 0.001, "low_lr": True,
+        "batch_size": 2, "seed": 0,
         "iterations": 4, "weights_sha256": "", "overrides": TINY, "demo": True,
         "device": "1 x cpu", "precision": "float32", "unreadable_images": 0,
         "batch_per_process": 2, "scaled": False, "eval_only": False, "restarts": 0, "steps": "3",

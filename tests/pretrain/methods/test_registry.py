@@ -44,6 +44,28 @@ def test_a_published_run_needs_nothing_but_its_name(row: tuple[Any, ...], demo_r
     assert [*got, config.warmup_epochs, config.adapt_mlp_norms] == values
 
 
+@pytest.mark.parametrize(
+    ("chosen", "unlike"),
+    [
+        ({"norm": "eman"}, ""),
+        ({"norm": "eman", "epochs": 100}, ""),
+        ({"norm": "syncbn", "epochs": 400, "seed": 3, "backbone": "resnet18"}, ""),
+        ({"epochs": 100, "adapt_mlp_norms": False}, "adapt mlp norms False"),
+        ({"batch_size": 512}, "batch size 512, lr 1.8"),
+        ({"weight_decay": 1e-4, "image_size": 160}, "weight decay 0.0001, image size 160"),
+        ({"method": "moco_v2"}, ""),
+        ({"method": "moco_v2", "norm": "eman"}, "EMAN"),
+        ({"method": "byol"}, "LEWEL_B's recipe"),
+        ({"method": "lewel_m", "queue_size": 4}, "re-implementation, queue size 4"),
+    ],
+)
+def test_what_is_not_as_in_the_published_run_is_told(
+    chosen: dict[str, Any], unlike: str, demo_root: Path
+) -> None:
+    config = PretrainConfig(**{"data": "demo"} | chosen).resolve()
+    assert config.unpublished() == unlike
+
+
 def test_each_method_has_a_norm_of_its_own_as_default(demo_root: Path) -> None:
     norms = {name: resolve(name).norm for name in methods.methods()}
     assert norms == {
