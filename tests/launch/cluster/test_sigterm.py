@@ -18,7 +18,6 @@ from launch.cluster import submit
 from launch.cluster.follow import follow
 from launch.cluster.resources import Resources
 from launch.cluster.states import steps_done, unfinished
-from launch.pretrain import run
 from tests.launch.cluster.submissions import job
 
 ROOT = Path(__file__).parents[3]
@@ -106,11 +105,10 @@ def test_sigterm_ends_a_job_in_the_commands_own_process(
 ) -> None:
     folder = tmp_path / "told" / "runs" / "pretrain" / "run"
     stopped(start(tmp_path / "told", "--cluster debug"), folder, 3)
-    words = [*WORDS.split(), "--cluster", "debug", "--output-dir"]
-    assert run([*words, str(tmp_path / "told")]) == folder
-    undisturbed = run([*words, str(tmp_path / "undisturbed")])
-    assert undisturbed is not None
-    assert difference(result(folder), result(undisturbed)) == ""
+    last = finished(start(tmp_path / "told", "--cluster debug"), folder)
+    folder = tmp_path / "undisturbed" / "runs" / "pretrain" / "run"
+    undisturbed = finished(start(tmp_path / "undisturbed", "--cluster debug"), folder)
+    assert difference(last, undisturbed) == ""
 
 
 def test_sigterm_when_a_run_has_finished_ends_but_the_rest_of_a_sweep(
