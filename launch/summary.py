@@ -36,7 +36,14 @@ SAME = (
     "config_hash",
     "weights_sha256",
 )
-HIDDEN = ("overrides", "config_hash", "weights_sha256", "weight_decay", "images_val")
+HIDDEN = (
+    "pretrain_recipe",
+    "overrides",
+    "config_hash",
+    "weights_sha256",
+    "weight_decay",
+    "images_val",
+)
 
 
 def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
