@@ -5,23 +5,20 @@ What is judged is the content of a JSON file, as ``{"images": [...], "annotation
 """
 
 import math
-from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
-import pycocotools.mask as mask_util
+from detection.masks import FLAT_MASK, are_numbers, area_of_mask, flaw_of_mask
 
 Item = dict[str, Any]
 
 LARGEST = 2**53  # of the whole numbers that every JSON reader keeps
-FAR = 10**7  # pixels; a polygon a hundred times as far out ends a process in pycocotools
 SHOWN = 3  # of what cannot be used
 IMAGE = ("id", "file_name", "height", "width")
 ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 CATEGORY = ("id", "name")
 FLAT_BOX = "a box of no width or no height"
-FLAT_MASK = "a mask of polygons with fewer than three points"
 # What Detectron2 leaves out of a training by itself. COCO's own train2017 has two such boxes.
 LEFT_OUT_ANYWAY = (FLAT_BOX, FLAT_MASK)
 
@@ -240,7 +237,9 @@ class _Judged:
             annotation = annotation | {"segmentation": mask}
         if self.scored and not (_is_number(area) and area > 0):
             self.repairs["areas computed"] += 1
-            area = (_area(mask, height, width) if mask else 0) or math.prod(annotation["bbox"][2:])
+            area = (area_of_mask(mask, height, width) if mask else 0) or math.prod(
+                annotation["bbox"][2:]
+            )
             annotation = annotation | {"area": area}
         if not annotation.get("iscrowd"):
             self.objects += 1
@@ -256,14 +255,6 @@ def _only(fields: Sequence[str], item: Item, **changes: Any) -> Item:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and -math.inf < value < math.inf
-
-
-def _are_numbers(values: Any) -> bool:
-    try:
-        near = min(values, default=0) > -FAR and max(values, default=0) < FAR
-        return near and math.isfinite(sum(values))  # NaN is neither less nor more
-    except (TypeError, OverflowError):
-        return False
 
 
 def _is_id(value: Any) -> bool:
@@ -286,76 +277,9 @@ def _flaw_of_image(image: Item) -> str:
 
 
 def _flaw_of_box(box: Any) -> str:
-    if not isinstance(box, Sequence) or len(box) != 4 or not _are_numbers(box):
+    if not isinstance(box, Sequence) or len(box) != 4 or not are_numbers(box):
         return f"no box of four numbers, but {box!r}"
     width, height = box[2:]
     if min(width, height) < 0:
         return f"a box of width {width:g} and height {height:g}"
     return FLAT_BOX if min(width, height) == 0 else ""
-
-
-def flaw_of_mask(mask: Any, height: int, width: int) -> str:
-    """What keeps a mask from being used; "" if nothing.
-
-    Args:
-        mask: polygons, or run lengths as counts or compressed by COCO.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-    """
-    if not mask:
-        return "no mask, for which MODEL.MASK_ON asks (False: boxes alone)"
-    if isinstance(mask, dict):
-        return _flaw_of_run_lengths(mask, height, width)
-    if not isinstance(mask, list) or not all(isinstance(p, list | array) for p in mask):
-        return "a mask that is neither a list of polygons nor run lengths"
-    if any(len(polygon) % 2 or not _are_numbers(polygon) for polygon in mask):
-        return "a polygon that is no list of x and y in turn, in pixels"
-    return FLAT_MASK if all(len(polygon) < 6 for polygon in mask) else ""
-
-
-def _flaw_of_run_lengths(mask: Item, height: int, width: int) -> str:
-    size, counts = mask.get("size"), _counts(mask)
-    if size != [height, width] or not _are_whole(size, 1):
-        return f"a mask of the size {size}, in an image of {[height, width]}"
-    if counts is None:
-        return "a mask whose run lengths cannot be read"
-    if sum(counts) != height * width:
-        return f"a mask of {sum(counts)} pixels, in an image of {height} x {width}"
-    return ""
-
-
-def _counts(mask: Item) -> list[int] | None:
-    """How many pixels are outside, inside, outside ... in turn; None if that cannot be read."""
-    counts = mask.get("counts")
-    if isinstance(counts, str | bytes):
-        counts = _decompressed(counts.encode() if isinstance(counts, str) else counts)
-    readable = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
-    return counts if readable else None
-
-
-def _decompressed(text: bytes) -> list[int] | None:
-    """Run lengths of COCO's text: five bits a character, the lowest first, a sixth if more follow.
-
-    From the fourth on, each is written as the difference to the last but one.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        if not 0 <= bits < 64:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (1 << shift) if bits & 16 else 0
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return None if shift else counts
-
-
-def _area(mask: Any, height: int, width: int) -> int:
-    """The pixels of a mask."""
-    if isinstance(mask, dict):
-        return sum((_counts(mask) or [])[1::2])
-    polygons = mask_util.frPyObjects([list(polygon) for polygon in mask], height, width)
-    return int(mask_util.area(mask_util.merge(polygons)))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from detection.annotations import flaw_of_mask, judge
+from detection.annotations import judge
+from detection.masks import flaw_of_mask
 
 Change = Callable[[dict[str, Any]], object]
 
