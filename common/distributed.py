@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 
+T = TypeVar("T")
 TIMEOUT = "LEWEL_DIST_TIMEOUT_MIN"
 REST_S = 0.02
 
@@ -82,6 +83,24 @@ def from_main(value: Any) -> Any:
     if dist.is_initialized():
         dist.broadcast_object_list(values, 0)
     return values[0]
+
+
+def by_main(work: Callable[[], T]) -> T:
+    """The result of ``work`` in the main process, in every process.
+
+    Raises:
+        UserError: in every process, if it did in the main one.
+    """
+    result, refusal = None, ""
+    if is_main_process():
+        try:
+            result = work()
+        except UserError as error:
+            refusal = str(error)
+    result, refusal = from_main((result, refusal))
+    if refusal:
+        raise UserError(refusal)
+    return result
 
 
 def check_divides(name: str, batch_size: int, processes: int) -> None:

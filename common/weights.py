@@ -1,6 +1,11 @@
-"""What a network starts from, as jobs are told and results tables keep it."""
+"""The weights that a network starts from, as jobs are told and results tables keep them."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from common.errors import UserError
+from common.files import sha256
 
 
 @dataclass(frozen=True)
@@ -10,12 +15,14 @@ class Weights:
     Attributes:
         architecture: torchvision's name of the ResNet; "" where it is not known.
         path: the file that a job reads; "" for a random initialisation.
-        sha256: of the file that the user named; "" for a random initialisation.
+        sha256: of that file; "" for a random initialisation, and for a file that a pre-training
+            has yet to leave.
         method: pre-training method, for the results table.
         norm: norm of the pre-training.
         epochs: epochs of the pre-training; None where unknown.
-        recipe: what of a pre-training of ours is not as in the run with the published figures; ""
-            if nothing is, or for a stranger's.
+        recipe: differences of a pre-training of ours from the run with the published figures; ""
+            if there is none, or for a stranger's.
+        run: name of the pre-training run of ours that leaves them; "" for a stranger's.
     """
 
     architecture: str = ""
@@ -25,3 +32,39 @@ class Weights:
     norm: str = ""
     epochs: int | None = None
     recipe: str = ""
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        """The part of a run's name that tells the weights, known before they are there.
+
+        >>> Weights(path="p", sha256="0123456789abcdef").name
+        '01234567'
+        >>> Weights(path="p", run="lewel_b-eman", epochs=200).name
+        'lewel_b-eman@200'
+        """
+        if not self.path:
+            return "random"
+        return f"{self.run}@{self.epochs}" if self.run else self.sha256[:8]
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that tell one run's weights from another's."""
+        return {"weights": self.name, "weights_sha256": self.sha256}
+
+    def settled(self) -> "Weights":
+        """The same with the SHA-256 of the file, which must be there by now.
+
+        Raises:
+            UserError: if it is not, or is another file than the one whose SHA-256 is known.
+        """
+        if not self.path:
+            return self
+        if not os.path.isfile(self.path):
+            raise UserError(f"the weights {self.path} are not there; type the command again.")
+        found = sha256(self.path)
+        if self.sha256 not in ("", found):
+            raise UserError(
+                f"the weights {self.path} were changed after the command had read them (SHA-256 "
+                f"{found[:8]}, not {self.sha256[:8]}); type the command again."
+            )
+        return replace(self, sha256=found)
