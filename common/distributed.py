@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.runs import is_main_process
 
 T = TypeVar("T")
 TIMEOUT = "LEWEL_DIST_TIMEOUT_MIN"
@@ -72,11 +73,6 @@ def start(device: str = "auto") -> World:
     return world
 
 
-def is_main_process() -> bool:
-    """True in the process that will be :attr:`World.is_main`, before there is a process group."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def from_main(value: Any) -> Any:
     """The main process's ``value``, in every process."""
     values = [value]
@@ -101,19 +97,6 @@ def by_main(work: Callable[[], T]) -> T:
     if refusal:
         raise UserError(refusal)
     return result
-
-
-def check_divides(name: str, batch_size: int, processes: int) -> None:
-    """Raise unless a batch splits evenly over the processes.
-
-    Raises:
-        UserError: naming the option or key that holds the batch.
-    """
-    if batch_size % processes or not batch_size:
-        raise UserError(
-            f"{name} {batch_size} does not split evenly over {processes} processes; choose a "
-            "multiple, or another number of processes."
-        )
 
 
 def check_same_step(step: int, world: World) -> None:

@@ -1,19 +1,21 @@
 """The life of a job in one of its processes: whose folder it is, its log, its process group."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import distributed, incarnations, runs
+from common import attempts, distributed, runs
+from common.attempts import Attempt
 from common.distributed import World, from_main
 from common.errors import UserError
 from common.files import write_json
-from common.incarnations import Incarnation
-from common.logs import setup_logging
-from common.notice import Notice, listening
+from common.preemption import Preemption, handle_signals
+
+LINE = "[%(asctime)s] %(levelname)s %(name)s: %(message)s"
 
 log = logging.getLogger("runs")
 
@@ -25,14 +27,14 @@ class Run:
     Attributes:
         folder: the run folder.
         world: this process among the others.
-        incarnation: which copy of the job this is.
-        notice: what the cluster tells the job.
+        attempt: which copy of the job this is.
+        preemption: what the cluster tells the job.
     """
 
     folder: Path
     world: World
-    incarnation: Incarnation
-    notice: Notice
+    attempt: Attempt
+    preemption: Preemption
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the final metrics; for the main process.
@@ -40,7 +42,7 @@ class Run:
         Raises:
             SystemExit: if a later copy of this job has begun.
         """
-        self.incarnation.require_newest()
+        self.attempt.require_newest()
         runs.finish(self.folder, metrics)
 
 
@@ -61,28 +63,32 @@ def running(
             it, or the device is not there.
     """
     runs.check_same(folder, identity)
-    with listening() as notice, distributed.joined(device) as world, _hold(folder, world) as mine:
-        notice.join(world, mine)
+    with (
+        handle_signals() as preemption,
+        distributed.joined(device) as world,
+        _hold(folder, world) as mine,
+    ):
+        preemption.join(world, mine)
         folder.mkdir(exist_ok=True)  # another node may not see it yet
-        setup_logging(folder, world.rank)
+        _log_to(folder, world.rank)
         if world.is_main:
             runs.claim(folder, identity)
             if config is not None:
                 write_json(folder / "config.json", config)
             if mine.restarts:
                 log.info("start %d of this run", mine.number)
-        yield Run(folder, world, mine, notice)
-        notice.close()
+        yield Run(folder, world, mine, preemption)
+        preemption.close()
 
 
 @contextmanager
-def _hold(folder: Path, world: World) -> Iterator[Incarnation]:
+def _hold(folder: Path, world: World) -> Iterator[Attempt]:
     """The folder is this job's within the block; the main process holds it for all."""
     lock, mine, refusal = None, None, ""
     if world.is_main:
         try:
             lock = runs.hold(folder)
-            mine = incarnations.begin(folder)
+            mine = attempts.begin(folder)
         except UserError as error:
             refusal = str(error)
         except OSError as error:
@@ -95,3 +101,16 @@ def _hold(folder: Path, world: World) -> Iterator[Incarnation]:
     finally:
         if lock is not None:
             lock.release()
+
+
+def _log_to(folder: Path, rank: int) -> None:
+    """Send the log of this process to its file in ``folder``; rank 0 also to stdout."""
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(folder / ("log.txt" if rank == 0 else f"log_rank{rank}.txt"))
+    ]
+    if rank == 0:
+        handlers.append(logging.StreamHandler(sys.stdout))
+    logging.basicConfig(
+        level=logging.INFO, format=LINE, datefmt="%m-%d %H:%M:%S", handlers=handlers, force=True
+    )
+    logging.captureWarnings(True)

@@ -9,6 +9,7 @@ configuration (``config.json`` or ``config.yaml``), ``log.txt``, checkpoints, ``
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
-from common import incarnations, locks
+from common import attempts, locks
 from common.errors import UserError
 from common.files import write_json
 
@@ -49,6 +50,24 @@ def check_seed(seed: int) -> None:
     if not 0 <= seed < SEEDS:
         limit = "at least 0" if seed < 0 else f"less than {SEEDS}"
         raise UserError(f"--seed {seed}: must be {limit}.")
+
+
+def check_divides(name: str, batch_size: int, processes: int) -> None:
+    """Raise unless a batch splits evenly over the processes.
+
+    Raises:
+        UserError: naming the option or key that holds the batch.
+    """
+    if batch_size % processes or not batch_size:
+        raise UserError(
+            f"{name} {batch_size} does not split evenly over {processes} processes; choose a "
+            "multiple, or another number of processes."
+        )
+
+
+def is_main_process() -> bool:
+    """True in the process that will be :attr:`World.is_main`, before there is a process group."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run_folder(output_dir: Path, kind: str, name: str) -> Path:
@@ -157,9 +176,9 @@ def hold(folder: Path) -> BaseFileLock | None:
         try:
             return locks.take(path, 0)
         except Timeout:
-            if incarnations.is_of_this_job(folder):
+            if attempts.is_of_this_job(folder):
                 path.unlink(missing_ok=True)  # the first copy goes on holding what is no file now
-            return locks.take(path, PATIENCE_S if incarnations.this_slurm_job() else GLANCE_S)
+            return locks.take(path, PATIENCE_S if attempts.this_slurm_job() else GLANCE_S)
     except Timeout as error:
         raise UserError(
             f"{folder} is in use by a job that is running; wait for it, end it, or choose another "

@@ -12,7 +12,7 @@ from torch import nn
 from common.distributed import World
 from common.errors import UserError
 from common.files import atomic_write, point
-from common.series import Series
+from common.run_checkpoints import RunCheckpoints
 from detection import compat
 
 FINAL = "model_final.pth"
@@ -20,7 +20,7 @@ FINAL = "model_final.pth"
 log = logging.getLogger(__name__)
 
 
-class SeriesCheckpointer(DetectionCheckpointer):
+class RunCheckpointer(DetectionCheckpointer):
     """Writes a run's series of checkpoints, and keeps what Detectron2 did not find in the weights.
 
     Args:
@@ -30,7 +30,7 @@ class SeriesCheckpointer(DetectionCheckpointer):
     """
 
     def __init__(
-        self, model: nn.Module, series: Series | None = None, **checkpointables: Any
+        self, model: nn.Module, series: RunCheckpoints | None = None, **checkpointables: Any
     ) -> None:
         folder = str(series.folder) if series else ""
         super().__init__(model, folder, save_to_disk=False, **checkpointables)
@@ -107,7 +107,7 @@ def backbone_names(model: nn.Module) -> list[str]:
     ]
 
 
-def require_backbone(checkpointer: SeriesCheckpointer, weights: str) -> int:
+def require_backbone(checkpointer: RunCheckpointer, weights: str) -> int:
     """Raise unless the weights just loaded filled every tensor of the backbone.
 
     Returns:

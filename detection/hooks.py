@@ -7,9 +7,9 @@ import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 from torch import nn
 
-from common.notice import Notice
+from common.preemption import Preemption
 from common.running import Run
-from detection.checkpoint import SeriesCheckpointer
+from detection.checkpoint import RunCheckpointer
 from detection.evaluation import evaluate
 from detection.stream import PRECISE_BN, Stream, derived_seed
 
@@ -17,7 +17,7 @@ from detection.stream import PRECISE_BN, Stream, derived_seed
 class Saving(HookBase):
     """A checkpoint every ``period`` iterations, and after the last; in every process."""
 
-    def __init__(self, checkpointer: SeriesCheckpointer, period: int) -> None:
+    def __init__(self, checkpointer: RunCheckpointer, period: int) -> None:
         self.checkpointer, self.period = checkpointer, period
 
     def after_step(self) -> None:
@@ -29,13 +29,13 @@ class Saving(HookBase):
 class Leaving(HookBase):
     """A checkpoint where the cluster announces the job's end; in every process, the last hook."""
 
-    def __init__(self, checkpointer: SeriesCheckpointer, notice: Notice) -> None:
-        self.checkpointer, self.notice = checkpointer, notice
+    def __init__(self, checkpointer: RunCheckpointer, preemption: Preemption) -> None:
+        self.checkpointer, self.preemption = checkpointer, preemption
 
     def after_step(self) -> None:
-        if self.notice.due():
+        if self.preemption.should_save():
             self.checkpointer.save_step(self.trainer.iter + 1)
-            self.notice.leave_if_told()
+            self.preemption.exit_if_preempted()
 
 
 class Writing(hooks.PeriodicWriter):
@@ -99,15 +99,13 @@ class PeriodicEval(HookBase):
     One that is cut short is not done again.
     """
 
-    def __init__(
-        self, cfg: Any, model: nn.Module, checkpointer: SeriesCheckpointer, run: Run
-    ) -> None:
+    def __init__(self, cfg: Any, model: nn.Module, checkpointer: RunCheckpointer, run: Run) -> None:
         self.cfg, self.model, self.checkpointer, self.run = cfg, model, checkpointer, run
 
     def after_step(self) -> None:
         iteration = self.trainer.iter + 1
         if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
             self.checkpointer.save_step(iteration)  # this may last longer than a warning
-            with self.run.notice.at_once():
+            with self.run.preemption.immediate():
                 found = evaluate(self.cfg, self.model, str(self.run.folder / "inference"))
             self.trainer.storage.put_scalars(**found, smoothing_hint=False)

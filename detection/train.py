@@ -20,10 +20,10 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.metrics import rewind
 from common.provenance import device_name, git_commit, precision, ran_on
+from common.run_checkpoints import RunCheckpoints
 from common.running import Run, running
-from common.series import Series
 from detection import compat
-from detection.checkpoint import SeriesCheckpointer, require_backbone
+from detection.checkpoint import RunCheckpointer, require_backbone
 from detection.config import TransferConfig, config_hash, fit_to_device
 from detection.datasets import uses_demo
 from detection.evaluation import evaluate, kind_of
@@ -69,7 +69,7 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
         cfg.freeze()
         if not config.eval_only:
             batch = cfg.SOLVER.IMS_PER_BATCH
-            distributed.check_divides("SOLVER.IMS_PER_BATCH", batch, world.size)
+            runs.check_divides("SOLVER.IMS_PER_BATCH", batch, world.size)
         if world.is_main:
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
@@ -80,7 +80,7 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
 
 def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     folder, world = run.folder, run.world
-    series = Series(run.incarnation, "model", ".pth")
+    series = RunCheckpoints(run.attempt, "model", ".pth")
     seed_all_rng(config.seed + world.rank)
     about = _about(config, cfg, world)
     model = build_model(cfg)
@@ -90,7 +90,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     stream = Stream(cfg, config.seed)
     trainer = trainer_class(parallel, stream, optimizer)
     clock = Clock()
-    checkpointer = SeriesCheckpointer(model, series, trainer=trainer, stream=stream, clock=clock)
+    checkpointer = RunCheckpointer(model, series, trainer=trainer, stream=stream, clock=clock)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
@@ -104,7 +104,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
     if world.is_main:
         rewind(folder / "metrics.jsonl", "iteration", start)
         trainer.register_hooks([Writing(_writers(cfg, folder), LOG_PERIOD)])
-    trainer.register_hooks([Leaving(checkpointer, run.notice)])
+    trainer.register_hooks([Leaving(checkpointer, run.preemption)])
     log.info(
         "%s on %s (%s): iterations %d to %d of %d images, lr %g",
         config.config_name,
@@ -128,7 +128,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
         **_rounded(results),
         "wall_time_s": round(clock.seconds, 1),
         **unreadable,
-        "restarts": run.incarnation.restarts,
+        "restarts": run.attempt.restarts,
     }
     run.finish(metrics)
     log.info("finished: %s", folder / runs.FINAL)
@@ -137,7 +137,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
 
 def _train(trainer: SimpleTrainer, start: int, cfg: Any, run: Run) -> None:
     try:
-        with run.notice.training():
+        with run.preemption.deferred():
             trainer.train(start, cfg.SOLVER.MAX_ITER)
     except FloatingPointError as error:  # Detectron2's, in the main process only
         raise UserError(
@@ -152,7 +152,7 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
     folder, world = run.folder, run.world
     started, about = time.monotonic(), _about(config, cfg, world)
     model = build_model(cfg)
-    checkpointer = SeriesCheckpointer(model)
+    checkpointer = RunCheckpointer(model)
     checkpointer.load(config.weights.path, checkpointables=[])
     missing = [k for k in checkpointer.missing if not k.endswith("num_batches_tracked")]
     if missing:
@@ -170,14 +170,14 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
         **dict.fromkeys((*unknown, "warmup_iterations")),
         "iterations": 0,
         "wall_time_s": round(time.monotonic() - started, 1),
-        "restarts": run.incarnation.restarts,
+        "restarts": run.attempt.restarts,
     }
     run.finish(metrics)
     return metrics
 
 
 def _load(
-    config: TransferConfig, checkpointer: SeriesCheckpointer, trainer: SimpleTrainer, world: World
+    config: TransferConfig, checkpointer: RunCheckpointer, trainer: SimpleTrainer, world: World
 ) -> int:
     """Load the folder's newest checkpoint, or else the weights; the iteration to start at."""
     if checkpointer.resume(world):

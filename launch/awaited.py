@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from common import runs
-from common.distributed import is_main_process
 from common.errors import UserError
 from common.files import write_json
 from common.weights import Weights
@@ -160,7 +159,7 @@ def start_awaited(config: Awaited, folder: Path) -> None:
     """
     job = config.prepare()
     runs.check_same(job.folder, job.config.identity())
-    if is_main_process():
+    if runs.is_main_process():
         record = Record.read(folder)
         if record is not None and not runs.is_finished(job.folder):
             runs.require_free(job.folder)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import runs
 from common.backbones import ARCHITECTURES
 from common.checkpoints import is_pickle
-from common.distributed import check_divides
 from common.errors import UserError
 from common.weights import Weights
 from launch.awaited import (
@@ -155,7 +155,7 @@ def plan(
     if protocol.device == "auto":
         protocol = dataclasses.replace(protocol, device=device(resources))
     config = protocol.resolve(weights)
-    check_divides("--batch-size", config.batch_size, processes(resources))
+    runs.check_divides("--batch-size", config.batch_size, processes(resources))
     folder = run.folder(config.kind, config.run_name())
     splits = open_splits(config)
     images = len(splits.training)

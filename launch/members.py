@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from common import runs
-from common.distributed import check_divides
 from common.errors import UserError
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
@@ -118,7 +117,7 @@ def check(member: Member, count: int) -> list[str]:
     if not 0 < solver.BASE_LR < math.inf:
         raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
     key = "--batch-size" if config.batch_size else "SOLVER.IMS_PER_BATCH"
-    check_divides(key, solver.IMS_PER_BATCH, count)
+    runs.check_divides(key, solver.IMS_PER_BATCH, count)
     print(
         f"{config.config_name}, seed {config.seed}: {solver.MAX_ITER} iterations of "
         f"{solver.IMS_PER_BATCH} images ({solver.IMS_PER_BATCH // count} on each of {count} "

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from common import runs
-from common.distributed import check_divides
 from common.errors import UserError, command
 from common.files import write_json
 from launch.awaited import Pretraining
@@ -60,7 +59,7 @@ def run(arguments: list[str] | None = None) -> Path | None:
     config = options.config.resolve()
     if config.device == "auto":
         config = dataclasses.replace(config, device=device(options.resources))
-    check_divides("--batch-size", config.batch_size, processes(options.resources))
+    runs.check_divides("--batch-size", config.batch_size, processes(options.resources))
     folder = options.run.folder("pretrain", config.run_name())
     before = dataclasses.replace(config, adapt_mlp_norms=False).run_name()
     if not folder.exists() and folder.with_name(before).exists():

@@ -1,13 +1,14 @@
 """What a checkpoint holds: LEWEL's layout, and what a resume needs beside it.
 
-Each is a file of its own (``common.series``); ``checkpoint.pth.tar`` is a link to the newest.
+Each is a file of its own (``common.run_checkpoints``); ``checkpoint.pth.tar`` is a link to the
+newest.
 """
 
 import dataclasses
 from typing import Any
 
-from common.incarnations import Incarnation
-from common.series import Series
+from common.attempts import Attempt
+from common.run_checkpoints import RunCheckpoints
 from pretrain.config import ResolvedConfig
 from pretrain.learner import Learner
 from pretrain.method import Method
@@ -16,9 +17,9 @@ from pretrain.progress import Progress
 FILE = "checkpoint.pth.tar"
 
 
-def series(incarnation: Incarnation) -> Series:
+def series(attempt: Attempt) -> RunCheckpoints:
     """The checkpoints of a run."""
-    return Series(incarnation, "checkpoint", ".pth.tar")
+    return RunCheckpoints(attempt, "checkpoint", ".pth.tar")
 
 
 def contents(

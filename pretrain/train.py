@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common import distributed
+from common import distributed, runs
 from common.distributed import World
 from common.errors import UserError
 from common.files import point
-from common.logs import keep_bar_below
 from common.metrics import drop
 from common.provenance import device_name, git_commit, precision, ran_on
 from common.running import Run, running
@@ -70,8 +70,8 @@ class Training:
 
     def __init__(self, config: ResolvedConfig, run: Run) -> None:
         self.config, self.folder, self.world = config, run.folder, run.world
-        self.job, self.notice = run, run.notice
-        self.checkpoints = checkpoint.series(run.incarnation)
+        self.job, self.preemption = run, run.preemption
+        self.checkpoints = checkpoint.series(run.attempt)
         world = self.world
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
         self.method = methods.find(config.method)
@@ -82,7 +82,7 @@ class Training:
         self._resume()
         self.source = open_images(config.data)
         check_enough(len(self.source), config.data, config.batch_size)
-        distributed.check_divides("--batch-size", config.batch_size, world.size)
+        runs.check_divides("--batch-size", config.batch_size, world.size)
         self.batches = StepBatches(
             len(self.source),
             config.batch_size,
@@ -132,20 +132,20 @@ class Training:
         loader = reporter.timed(self.source.training_batches(views, batches, workers, pin))
         hidden = not (self.world.is_main and sys.stderr.isatty())
         bar = tqdm(loader, initial=first, total=batches.total_steps, unit="step", disable=hidden)
-        with keep_bar_below(), self.notice.training():
+        with logging_redirect_tqdm(), self.preemption.deferred():
             for step, batch in enumerate(bar, start=first):
                 loss, row = self.step(step, *batch.views)
                 warn_of_skipped(batch.skipped)
                 self.totals.add(step, loss, len(batch.skipped))
                 ends = (step + 1) % batches.steps_per_epoch == 0
-                due = self.notice.due()
+                due = self.preemption.should_save()
                 if (step + 1) % config.log_every == 0 or ends:
                     due |= self._log(reporter, row, loss)
                 if ends:
                     self._end_epoch(reporter, step)
                 if ends or due:
                     self._save(step + 1)
-                    self.notice.leave_if_told()
+                    self.preemption.exit_if_preempted()
                 if ends:
                     self._evaluate(reporter, step)
         reporter.close()
@@ -207,7 +207,7 @@ class Training:
         done = (step + 1) // self.batches.steps_per_epoch
         every = self.config.knn_every
         if self.knn and (done % every == 0 or done == self.config.epochs):
-            with self.notice.at_once():
+            with self.preemption.immediate():
                 found = self.knn(self.model.backbone(), self.learner.dtype)
             self.progress.best_knn = max(self.progress.best_knn, found[KNN])
             self.progress.evaluated = done
@@ -266,7 +266,7 @@ class Training:
             "steps": self.batches.total_steps,
             "wall_time_s": round(self.progress.seconds, 1),
             "unreadable_images": self.progress.unreadable,
-            "restarts": self.job.incarnation.restarts,
+            "restarts": self.job.attempt.restarts,
             "checkpoint": checkpoint.FILE,
             "demo": self.config.data == DEMO,
             **dataclasses.asdict(self.config),

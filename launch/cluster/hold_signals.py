@@ -1,7 +1,7 @@
 """Start a job's Python with Slurm's signals held back: ``hold_signals.py PROGRAM WORD...``.
 
 A job needs some seconds until it can handle a signal, and one that comes before then would end it
-as failed, without a requeue. Blocked, a signal waits for :mod:`common.notice`, across the exec.
+as failed, without a requeue. Blocked, a signal waits for :mod:`common.preemption`, across the exec.
 
 The standard library alone, and little of it: until this runs, nothing is held.
 """

@@ -9,9 +9,8 @@ from typing import Any
 import submitit
 
 from common import runs
-from common.distributed import is_main_process
+from common.attempts import slurm_restarts
 from common.errors import UserError
-from common.incarnations import slurm_restarts
 from launch import tables
 from launch.cluster.records import Record
 
@@ -57,7 +56,7 @@ class Job:
         except Exception:
             self._warn_of_those_who_wait()
             raise
-        if is_main_process():
+        if runs.is_main_process():
             tables.rebuild(self.output_dir)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -75,7 +74,7 @@ class Job:
     def _warn_of_those_who_wait(self) -> None:
         """Name the jobs that were to start from what this one would have left."""
         waiting = followers(self.output_dir, self.folder)
-        if waiting and is_main_process():
+        if waiting and runs.is_main_process():
             print(f"Slurm cancels what waited for this job: {', '.join(waiting)}", flush=True)
 
     def _too_many(self) -> UserError:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from submitit.core.utils import pickle_load
 
-from common import incarnations
+from common import attempts
 from common.errors import UserError
 
 RESULT_S = 5.0  # for a result to arrive over a network file system
@@ -25,10 +25,10 @@ def tasks_of(handle: Any) -> list[Any]:
 def error_of(task: Any, folder: Path | None = None) -> str | None:
     """The traceback that a process ended with, empty if it ended well; None if it left nothing.
 
-    What is older than the newest incarnation of the run in ``folder`` does not count.
+    What is older than the newest attempt of the run in ``folder`` does not count.
     """
     path = Path(task.paths.result_pickle)
-    marks = (folder / incarnations.FOLDER).glob("*.json") if folder is not None else ()
+    marks = (folder / attempts.FOLDER).glob("*.json") if folder is not None else ()
     try:
         if path.stat().st_mtime_ns < max((m.stat().st_mtime_ns for m in marks), default=0):
             return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import incarnations, runs
+from common import attempts, runs
 from launch import tables
 from launch.cluster import slurm
 from launch.cluster.jobs import AWAITING, STARTED
@@ -70,7 +70,7 @@ def unfinished(output_dir: Path) -> list[Unfinished]:
             _state(folder, record, known),
             record.job_id if record is not None else "",
             progress(folder),
-            max(incarnations.count(folder) - 1, 0),
+            max(attempts.count(folder) - 1, 0),
         )
         for folder, record in found
         if folder.exists() and not runs.is_finished(folder)  # it may have ended meanwhile

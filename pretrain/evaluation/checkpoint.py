@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.incarnations import Incarnation
-from common.series import Series
+from common.attempts import Attempt
+from common.run_checkpoints import RunCheckpoints
 
 FILE = "checkpoint.pth"
 
@@ -42,12 +42,12 @@ class Progress:
     validated: int = 0
 
 
-def series(incarnation: Incarnation) -> Series:
+def series(attempt: Attempt) -> RunCheckpoints:
     """The checkpoints of a run, the newest of which :data:`FILE` is a link to.
 
     A frozen backbone is not in them.
     """
-    return Series(incarnation, "checkpoint", ".pth")
+    return RunCheckpoints(attempt, "checkpoint", ".pth")
 
 
 def contents(

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common import distributed, runs
 from common.errors import UserError
 from common.files import point
-from common.logs import keep_bar_below
 from common.metrics import drop
 from common.provenance import device_name, git_commit, precision, ran_on
 from common.running import Run, running
@@ -70,11 +70,11 @@ class Evaluation:
 
     def __init__(self, config: ClassifierConfig, run: Run) -> None:
         self.config, self.folder, self.world = config, run.folder, run.world
-        self.job, self.notice = run, run.notice
-        self.checkpoints = checkpoint.series(run.incarnation)
+        self.job, self.preemption = run, run.preemption
+        self.checkpoints = checkpoint.series(run.attempt)
         world = self.world
         self.commit = git_commit()  # of the code that runs, whatever is checked out later
-        distributed.check_divides("--batch-size", config.batch_size, world.size)
+        runs.check_divides("--batch-size", config.batch_size, world.size)
         self.splits = open_splits(config)
         self.dtype = autocast_dtype(config.amp, world)
         torch.manual_seed(config.seed)
@@ -143,7 +143,7 @@ class Evaluation:
         if self.config.frozen and fingerprint(self.model.backbone) != frozen:
             raise RuntimeError("the frozen backbone changed while the classifier was trained")
         metrics = final_metrics(self.config, self.splits, self.progress) | {
-            "restarts": self.job.incarnation.restarts,
+            "restarts": self.job.attempt.restarts,
             "git_commit": self.commit,
             **ran_on(self.world.device, self.world.size, self.dtype),
         }
@@ -169,13 +169,13 @@ class Evaluation:
             unit="step",
             disable=not (self.world.is_main and sys.stderr.isatty()),
         )
-        with keep_bar_below(), self.notice.training():
+        with logging_redirect_tqdm(), self.preemption.deferred():
             for step, batch in enumerate(bar, start=first):
                 epoch, position = divmod(step, batches.steps_per_epoch)
                 self.losses[position] = self.step(epoch, batch)
                 skipped += warn_of_skipped(batch.skipped)
                 ends = position + 1 == batches.steps_per_epoch
-                due = self.notice.due()
+                due = self.preemption.should_save()
                 if (step + 1) % config.log_every == 0 or ends:
                     mean = self._finite_losses(step)
                     row = {"step": step, "epoch": epoch, **self.rates(epoch)}
@@ -184,7 +184,7 @@ class Evaluation:
                     self._save(step, skipped)
                     skipped = 0
                     reporter.pause()
-                    self.notice.leave_if_told()
+                    self.preemption.exit_if_preempted()
                 if ends:
                     self._validate(reporter, step)
         reporter.close()
@@ -257,7 +257,7 @@ class Evaluation:
     def _validate(self, reporter: Reporter, step: int) -> None:
         """Evaluate after the last step of an epoch, which is saved."""
         epoch = step // self.batches.steps_per_epoch
-        with self.notice.at_once():
+        with self.preemption.immediate():
             found = self.validate()
         reporter.evaluated(
             {"step": step, "epoch": epoch, "epoch_loss": self.progress.loss, **found}

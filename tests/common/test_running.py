@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from common import incarnations, runs
+from common import attempts, runs
 from common.distributed import World
 from common.errors import UserError
 from common.running import running
@@ -22,8 +22,8 @@ import sys, time
 from pathlib import Path
 from common.running import running
 with running(Path(sys.argv[1]), {}, "cpu") as run:
-    print(run.incarnation.number, flush=True)
-    while not run.notice.due():
+    print(run.attempt.number, flush=True)
+    while not run.preemption.should_save():
         time.sleep(0.05)
 """
 
@@ -68,7 +68,7 @@ def test_a_folder_that_a_job_holds_is_refused(
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
     assert_refused(tmp_path / "run")
-    assert incarnations.count(tmp_path / "run") == 1
+    assert attempts.count(tmp_path / "run") == 1
 
 
 def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
@@ -80,7 +80,7 @@ def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
     assert_refused(tmp_path / "run")  # a second command in the same allocation
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with running(tmp_path / "run", {}, "cpu") as run:
-        assert run.incarnation.number == 2
+        assert run.attempt.number == 2
         monkeypatch.delenv("SLURM_JOB_ID")
         monkeypatch.setattr(runs, "GLANCE_S", 0.2)
         with pytest.raises(UserError, match="in use by a job"):  # the second copy's now
@@ -88,7 +88,7 @@ def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
         started = time.monotonic()
         assert first.wait(20) == 1 and time.monotonic() - started < 10
     with running(tmp_path / "run", {}, "cpu") as run:
-        assert run.incarnation.restarts == 2
+        assert run.attempt.restarts == 2
 
 
 def test_a_copy_of_a_run_that_was_begun_afresh_stops(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_copy_of_a_run_that_was_begun_afresh_stops(tmp_path: Path) -> None:
     with running(folder, {}, "cpu") as old:
         runs.delete(folder)  # as from another node, to which this one is lost
         with running(folder, {}, "cpu") as new:
-            assert (old.incarnation.number, new.incarnation.number) == (1, 1)
+            assert (old.attempt.number, new.attempt.number) == (1, 1)
             new.finish({"score": 1})
             with pytest.raises(SystemExit):
                 old.finish({"score": 2})

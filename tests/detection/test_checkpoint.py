@@ -11,10 +11,10 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from common.errors import UserError
-from common.series import Series
-from detection.checkpoint import SeriesCheckpointer, backbone_names, require_backbone
+from common.run_checkpoints import RunCheckpoints
+from detection.checkpoint import RunCheckpointer, backbone_names, require_backbone
 from detection.convert import convert, detectron2_name
-from tests.alone import ALONE, incarnation
+from tests.alone import ALONE, attempt
 from tests.detection.helpers import config, shape_state
 
 
@@ -32,21 +32,21 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def series(folder: Path) -> Series:
+def series(folder: Path) -> RunCheckpoints:
     """Of the first job in the folder."""
-    return Series(incarnation(folder), "model", ".pth")
+    return RunCheckpoints(attempt(folder), "model", ".pth")
 
 
 def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    assert not SeriesCheckpointer(model, series(tmp_path)).resume(ALONE)
-    SeriesCheckpointer(model, series(tmp_path), optimizer=optimizer).save_step(1)
+    assert not RunCheckpointer(model, series(tmp_path)).resume(ALONE)
+    RunCheckpointer(model, series(tmp_path), optimizer=optimizer).save_step(1)
     name = "model_0001_000000001.pth"
     assert files(tmp_path).keys() == {"last_checkpoint", name}
     assert (tmp_path / "last_checkpoint").read_text() == name
     restored = torch.optim.SGD(other.parameters(), lr=0.1)
-    checkpointer = SeriesCheckpointer(other, series(tmp_path), optimizer=restored)
+    checkpointer = RunCheckpointer(other, series(tmp_path), optimizer=restored)
     assert checkpointer.resume(ALONE)
     assert torch.equal(model.weight, other.weight) and restored.param_groups[0]["lr"] == 0.5
     checkpointer.finish()
@@ -55,9 +55,9 @@ def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_failed_save_leaves_what_was_there(tmp_path: Path, step: int) -> None:
-    SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(1)
+    RunCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(1)
     before = files(tmp_path)
-    checkpointer = SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path), broken=Broken())
+    checkpointer = RunCheckpointer(nn.Linear(3, 2), series(tmp_path), broken=Broken())
     with pytest.raises(OSError, match="no space"):
         checkpointer.save_step(step)
     assert files(tmp_path) == before
@@ -65,11 +65,11 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, step: int) -> None:
 
 def test_a_checkpoint_that_was_cut_short_falls_back(tmp_path: Path) -> None:
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
-    SeriesCheckpointer(model, series(tmp_path)).save_step(1)
-    SeriesCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(2)
+    RunCheckpointer(model, series(tmp_path)).save_step(1)
+    RunCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(2)
     newest = tmp_path / "model_0001_000000002.pth"
     newest.write_bytes(newest.read_bytes()[:500])
-    assert SeriesCheckpointer(other, series(tmp_path)).resume(ALONE)
+    assert RunCheckpointer(other, series(tmp_path)).resume(ALONE)
     assert torch.equal(model.weight, other.weight)
     assert not newest.exists()
 
@@ -104,7 +104,7 @@ def test_backbone_names_are_the_resnets_tensors(name: str, prefix: str) -> None:
 @pytest.mark.parametrize("name", ["FPN", "C4"])
 def test_whole_weights_are_counted(tmp_path: Path, name: str) -> None:
     path = weights(tmp_path, "resnet50")
-    checkpointer = SeriesCheckpointer(detector(name))
+    checkpointer = RunCheckpointer(detector(name))
     checkpointer.load(path)
     assert require_backbone(checkpointer, path) == 53 + 53 * 4
 
@@ -117,7 +117,7 @@ def test_weights_of_another_resnet_are_refused(
     tmp_path: Path, name: str, architecture: str
 ) -> None:
     path = weights(tmp_path, architecture)
-    checkpointer = SeriesCheckpointer(detector(name))
+    checkpointer = RunCheckpointer(detector(name))
     checkpointer.load(path)
     with pytest.raises(UserError, match=rf"{path} has no tensor for \d+ of .* 265") as error:
         require_backbone(checkpointer, path)
@@ -134,7 +134,7 @@ def test_one_missing_tensor_is_named(tmp_path: Path, name: str, dropped: str) ->
     state = {k: v for k, v in model.state_dict().items() if not k.endswith(dropped)}
     assert len(state) == len(model.state_dict()) - 1
     torch.save({"model": state}, tmp_path / "partial.pth")
-    checkpointer = SeriesCheckpointer(model)
+    checkpointer = RunCheckpointer(model)
     checkpointer.load(str(tmp_path / "partial.pth"))
     with pytest.raises(UserError, match=rf"no tensor for 1 of .*{dropped}"):
         require_backbone(checkpointer, "partial.pth")

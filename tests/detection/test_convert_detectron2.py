@@ -10,7 +10,7 @@ import torchvision.transforms.functional as transforms
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from detection.checkpoint import SeriesCheckpointer, require_backbone
+from detection.checkpoint import RunCheckpointer, require_backbone
 from detection.convert import convert
 from tests.detection.helpers import config, random_lewel, save_lewel, torchvision_resnet
 
@@ -33,7 +33,7 @@ def weights(lewel: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) 
 
 def detector(name: str, weights: Path) -> Any:
     model = build_model(config(name, "MODEL.RESNETS.NORM", "BN"))
-    checkpointer = SeriesCheckpointer(model)
+    checkpointer = RunCheckpointer(model)
     checkpointer.load(str(weights))
     require_backbone(checkpointer, str(weights))
     return model.eval()

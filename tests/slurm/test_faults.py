@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common import incarnations
+from common import attempts
 from kill_and_resume import difference, result
 from launch.cluster.states import steps_done
 from slurm_trial_parts.cluster import Cluster, ranks
@@ -50,6 +50,6 @@ def test_a_run_that_was_preempted_and_lost_a_rank_equals_an_undisturbed_local_on
 
 def _wait_for(folder: Path, starts: int, steps: int) -> None:
     def there() -> bool:
-        return incarnations.count(folder) == starts and steps_done(folder) >= steps
+        return attempts.count(folder) == starts and steps_done(folder) >= steps
 
     wait_for(there, f"step {steps} of start {starts}", START_S)

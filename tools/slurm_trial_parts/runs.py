@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import incarnations
+from common import attempts
 from common.runs import is_finished
 from launch.cluster import slurm
 from launch.cluster.records import Record
@@ -57,7 +57,7 @@ class Run:
     @property
     def starts(self) -> int:
         """How often it was started."""
-        return incarnations.count(self.folder)
+        return attempts.count(self.folder)
 
     @property
     def steps(self) -> int:

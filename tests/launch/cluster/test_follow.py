@@ -110,7 +110,7 @@ def test_a_job_that_was_killed_says_how_it_ended(
     assert "task 1: Killed" in capsys.readouterr().err
 
 
-def test_an_error_of_an_earlier_incarnation_is_no_reason(
+def test_an_error_of_an_earlier_attempt_is_no_reason(
     job: Job, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (job.folder / "incarnations").mkdir()

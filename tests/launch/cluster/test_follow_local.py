@@ -16,7 +16,7 @@ from submitit.core.utils import cloudpickle_dump
 
 from common import runs
 from common.errors import UserError
-from common.notice import listening
+from common.preemption import handle_signals
 from launch.cluster.executor import local_executor
 from launch.cluster.follow import follow
 from launch.cluster.jobs import Job
@@ -121,7 +121,7 @@ def test_sigterm_ends_all_of_a_local_job(
 ) -> None:
     def work() -> None:
         os.environ["RANK"] = f"{submitit.JobEnvironment().global_rank}"
-        with listening():
+        with handle_signals():
             (tmp_path / os.environ["RANK"]).write_text(f"{os.getpid()}")
             try:
                 time.sleep(300)

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from common import incarnations, runs
+from common import attempts, runs
 
 
 def test_starts_are_counted_and_an_older_one_sees_the_newer(tmp_path: Path) -> None:
-    assert incarnations.count(tmp_path) == 0
-    first = incarnations.begin(tmp_path)
+    assert attempts.count(tmp_path) == 0
+    first = attempts.begin(tmp_path)
     assert (first.number, first.restarts, first.is_newest) == (1, 0, True)
-    second = incarnations.begin(tmp_path)
+    second = attempts.begin(tmp_path)
     assert (second.number, second.restarts) == (2, 1)
     assert second.is_newest and not first.is_newest
-    assert incarnations.count(tmp_path) == 2
+    assert attempts.count(tmp_path) == 2
 
 
 def _begin(folder: Path, numbers: "multiprocessing.Queue[int]") -> None:
     for _ in range(20):
-        numbers.put(incarnations.begin(folder).number)
+        numbers.put(attempts.begin(folder).number)
 
 
 def test_copies_that_begin_at_once_have_different_numbers(tmp_path: Path) -> None:
@@ -41,25 +41,25 @@ def test_only_slurms_new_start_of_the_same_job_is_its_successor(
 ) -> None:
     for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    incarnations.begin(tmp_path)
-    assert not incarnations.is_of_this_job(tmp_path)
+    attempts.begin(tmp_path)
+    assert not attempts.is_of_this_job(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    assert not incarnations.is_of_this_job(tmp_path)
-    incarnations.begin(tmp_path)
-    assert not incarnations.is_of_this_job(tmp_path)  # a second command in an allocation
+    assert not attempts.is_of_this_job(tmp_path)
+    attempts.begin(tmp_path)
+    assert not attempts.is_of_this_job(tmp_path)  # a second command in an allocation
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert incarnations.is_of_this_job(tmp_path)
+    assert attempts.is_of_this_job(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert not incarnations.is_of_this_job(tmp_path)
+    assert not attempts.is_of_this_job(tmp_path)
     said = json.loads((tmp_path / "incarnations" / "0002.json").read_text())
     assert said.keys() == {"id", "slurm_job", "slurm_restart", "host", "pid", "started"}
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     (tmp_path / "incarnations" / "0002.json").write_text("")  # its writer was killed
-    assert not incarnations.is_of_this_job(tmp_path)
+    assert not attempts.is_of_this_job(tmp_path)
 
 
 def test_a_copy_whose_folder_became_another_runs_stops(tmp_path: Path) -> None:
-    old = incarnations.begin(tmp_path)
+    old = attempts.begin(tmp_path)
     old.require_newest()
     (tmp_path / "incarnations" / "0001.json").unlink()
     with pytest.raises(SystemExit):
@@ -67,9 +67,9 @@ def test_a_copy_whose_folder_became_another_runs_stops(tmp_path: Path) -> None:
 
 
 def test_a_run_begun_afresh_is_told_from_an_old_copy_of_the_same_number(tmp_path: Path) -> None:
-    old = incarnations.begin(tmp_path)
+    old = attempts.begin(tmp_path)
     runs.delete(tmp_path / "incarnations")
-    new = incarnations.begin(tmp_path)
+    new = attempts.begin(tmp_path)
     assert (old.number, new.number) == (1, 1)
     assert new.is_newest and not old.is_newest
     (tmp_path / "incarnations" / "0001.json").write_text('{"id": "')  # half-written yet

@@ -21,7 +21,7 @@ log = logging.getLogger("runs")
 
 
 @dataclass(frozen=True)
-class Incarnation:
+class Attempt:
     """One copy of a run's job, from its start to its end.
 
     Attributes:
@@ -62,15 +62,15 @@ class Incarnation:
             raise SystemExit(1)
 
 
-def begin(folder: Path) -> Incarnation:
-    """Start the next incarnation of a run; for the main process."""
+def begin(folder: Path) -> Attempt:
+    """Start the next attempt of a run; for the main process."""
     (folder / FOLDER).mkdir(exist_ok=True)
     number, mark = count(folder) + 1, json.dumps(_origin())
     while True:
         try:
             with open(_mark(folder, number), "x") as file:
                 file.write(mark)
-            return Incarnation(folder, number, mark)
+            return Attempt(folder, number, mark)
         except FileExistsError:  # another copy was faster
             number += 1
 
@@ -82,7 +82,7 @@ def count(folder: Path) -> int:
 
 
 def is_of_this_job(folder: Path) -> bool:
-    """Whether the newest incarnation was of this Slurm job, before Slurm started it anew."""
+    """Whether the newest attempt was of this Slurm job, before Slurm started it anew."""
     try:
         newest = json.loads(_mark(folder, count(folder)).read_text())
         job, restart = newest["slurm_job"], int(newest["slurm_restart"])

@@ -1,4 +1,4 @@
-"""Checkpoints by incarnation and step: which is the newest, what stays, what is read."""
+"""Checkpoints by attempt and step: which is the newest, what stays, what is read."""
 
 import logging
 from pathlib import Path
@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import checkpoints, incarnations
+from common import attempts, checkpoints
 from common.distributed import World
 from common.errors import UserError
-from common.series import KEPT, Series
-from tests.alone import ALONE, incarnation
+from common.run_checkpoints import KEPT, RunCheckpoints
+from tests.alone import ALONE, attempt
 from tests.processes import in_processes
 
 
-def series(folder: Path, number: int = 1) -> Series:
+def series(folder: Path, number: int = 1) -> RunCheckpoints:
     """Of a run that was started so often."""
-    return Series(incarnation(folder, number), "checkpoint", ".pth.tar")
+    return RunCheckpoints(attempt(folder, number), "checkpoint", ".pth.tar")
 
 
 def names(folder: Path) -> list[str]:
@@ -26,7 +26,7 @@ def names(folder: Path) -> list[str]:
 
 
 @given(st.lists(st.tuples(st.integers(1, 12000), st.integers(0, 10**9)), unique=True, max_size=6))
-def test_the_highest_incarnation_comes_first_then_the_highest_step(
+def test_the_highest_attempt_comes_first_then_the_highest_step(
     tmp_path_factory: pytest.TempPathFactory, written: list[tuple[int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("series")
@@ -47,9 +47,9 @@ def test_only_the_newest_stay(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_has_a_successor_writes_nothing_more(tmp_path: Path) -> None:
-    first = Series(incarnations.begin(tmp_path), "checkpoint", ".pth.tar")
+    first = RunCheckpoints(attempts.begin(tmp_path), "checkpoint", ".pth.tar")
     first.save(10, {"step": 10})
-    second = Series(incarnations.begin(tmp_path), "checkpoint", ".pth.tar")
+    second = RunCheckpoints(attempts.begin(tmp_path), "checkpoint", ".pth.tar")
     with pytest.raises(SystemExit):
         first.save(20, {"step": 20})
     assert second.load(ALONE) == (tmp_path / "checkpoint_0001_000000010.pth.tar", {"step": 10})

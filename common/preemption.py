@@ -21,9 +21,10 @@ import torch
 import torch.distributed as dist
 
 from common import distributed
-from common.distributed import World, is_main_process
+from common.attempts import Attempt
+from common.distributed import World
 from common.errors import STOPPED_STATUS
-from common.incarnations import Incarnation
+from common.runs import is_main_process
 
 log = logging.getLogger("cluster")
 
@@ -41,7 +42,7 @@ class _Refused(BaseException):
     """
 
 
-class Notice:
+class Preemption:
     """What this job has been told; made by :func:`listening`.
 
     Args:
@@ -55,7 +56,7 @@ class Notice:
     ) -> None:
         self.asked, self.requeue = asked, requeue
         self.world = World(0, 1, 0, 1, torch.device("cpu"))
-        self.incarnation: Incarnation | None = None
+        self.attempt: Attempt | None = None
         self._save = self._told = False  # the notes
         self._agreed = False  # on leaving
         self._at_once, self._leaving = True, False
@@ -66,9 +67,9 @@ class Notice:
         # Two, and always these: gloo's threads never have to free one.
         self._notes = [torch.zeros((), dtype=torch.int64) for _ in range(2)]
 
-    def join(self, world: World, incarnation: Incarnation) -> None:
+    def join(self, world: World, attempt: Attempt) -> None:
         """Say who is to be asked and which copy of the job this is; in every process."""
-        self.world, self.incarnation = world, incarnation
+        self.world, self.attempt = world, attempt
         if world.size > 1 and world.device.type == "cuda":  # which need not wait for a note
             self._group = dist.new_group(backend="gloo", timeout=distributed.timeout())
 
@@ -86,7 +87,7 @@ class Notice:
         self._told = True
         self._leave_if_free()
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         """Whether to save a checkpoint now; every process asks once a step.
 
         All of them get the same answer, a step after the first of them was told.
@@ -103,10 +104,10 @@ class Notice:
         self._agreed = note == LEAVE
         return note > 0
 
-    def leave_if_told(self) -> None:
+    def exit_if_preempted(self) -> None:
         """Go on, or leave if all processes know that the job is to.
 
-        To be called in every process after the checkpoint for which :meth:`due` has asked.
+        To be called in every process after the checkpoint for which :meth:`should_save` has asked.
         """
         if self._agreed and self.requeue is None and self.world.size > 1:
             self.close()
@@ -115,8 +116,8 @@ class Notice:
             self._leave()
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """Within the block a signal waits for :meth:`due`; elsewhere the job leaves at once.
+    def deferred(self) -> Iterator[None]:
+        """Defer signals to :meth:`should_save`; outside the block the job leaves at once.
 
         The block ends with a checkpoint, or with nothing to save.
         """
@@ -129,7 +130,7 @@ class Notice:
         self._leave_if_free()  # told in its last step, after which no process asks
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def immediate(self) -> Iterator[None]:
         """In the midst of a training, a block with nothing to save."""
         self.close()  # before a data loader forks: gloo's threads are to rest
         before, self._at_once = self._at_once, True
@@ -152,9 +153,9 @@ class Notice:
             self._leave()
 
     def _mine(self) -> int:
-        if self.incarnation and self.world.is_main and time.monotonic() - self._looked > LOOK_S:
+        if self.attempt and self.world.is_main and time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
-            if not self.incarnation.is_newest:
+            if not self.attempt.is_newest:
                 return STALE
         if self._told:
             return LEAVE
@@ -187,7 +188,7 @@ class Notice:
                 log.info("SIGTERM ends this job; the same command resumes it")
             raise SystemExit(STOPPED_STATUS)
         if is_main_process():
-            if self.incarnation and not self.incarnation.is_newest:
+            if self.attempt and not self.attempt.is_newest:
                 self._stop_as_stale()
             log.info("the cluster announced the end of this job: asking to be requeued")
         until = time.monotonic() + WAIT_S
@@ -204,7 +205,7 @@ class Notice:
 
 
 @contextmanager
-def listening() -> Iterator[Notice]:
+def handle_signals() -> Iterator[Preemption]:
     """Take notice of signals within the block: Slurm's in a job that submitit started there.
 
     The signals were blocked from the job's first moment on, where
@@ -220,12 +221,12 @@ def listening() -> Iterator[Notice]:
         asked = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
     before = {number: signal.getsignal(number) for number in (asked, signal.SIGTERM)}
     submitits: Any = before[asked]
-    notice = Notice(asked, (lambda: submitits(asked, None)) if on_slurm else None)
+    preemption = Preemption(asked, (lambda: submitits(asked, None)) if on_slurm else None)
     for number in before:
-        signal.signal(number, notice.heard)
+        signal.signal(number, preemption.heard)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
-        yield notice
+        yield preemption
     except _Refused as refused:
         assert refused.__cause__ is not None
         raise refused.__cause__ from None

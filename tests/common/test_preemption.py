@@ -14,11 +14,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from common import incarnations, notice
+from common import attempts, preemption
 from common.distributed import World
 from common.errors import UserError
-from common.notice import Notice, listening
-from common.series import Series
+from common.preemption import Preemption, handle_signals
+from common.run_checkpoints import RunCheckpoints
 from tests.alone import ALONE, begin
 from tests.processes import in_processes
 
@@ -38,7 +38,7 @@ def on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _as_on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    monkeypatch.setattr(notice, "LOOK_S", 0)
+    monkeypatch.setattr(preemption, "LOOK_S", 0)
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, submitits_handler)
 
@@ -52,39 +52,39 @@ def handlers() -> object:
 
 
 def test_a_job_saves_and_is_requeued(on_slurm: None, tmp_path: Path) -> None:
-    with pytest.raises(Requeued), listening() as told, told.training():
-        assert not told.due()
+    with pytest.raises(Requeued), handle_signals() as told, told.deferred():
+        assert not told.should_save()
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert told.due()
-        told.leave_if_told()
+        assert told.should_save()
+        told.exit_if_preempted()
     assert signal.getsignal(signal.SIGUSR2) is submitits_handler
 
 
 def test_a_job_that_slurm_requeues_itself_saves_and_goes_on(on_slurm: None, tmp_path: Path) -> None:
-    with listening() as told, told.training():
+    with handle_signals() as told, told.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert told.due()
-        told.leave_if_told()
-        assert not told.due()
+        assert told.should_save()
+        told.exit_if_preempted()
+        assert not told.should_save()
 
 
 def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None) -> None:
-    with listening() as told:
+    with handle_signals() as told:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Requeued):
             os.kill(os.getpid(), signal.SIGUSR2)
-    with listening() as told, told.training():
+    with handle_signals() as told, told.deferred():
         os.kill(os.getpid(), signal.SIGUSR2)
-        with pytest.raises(Requeued), told.at_once():
+        with pytest.raises(Requeued), told.immediate():
             raise AssertionError
-    with listening() as told, told.training(), pytest.raises(Requeued), told.at_once():
+    with handle_signals() as told, told.deferred(), pytest.raises(Requeued), told.immediate():
         os.kill(os.getpid(), signal.SIGUSR2)
 
 
 def test_a_job_that_is_told_in_its_last_step_leaves_after_it(on_slurm: None) -> None:
-    with listening() as told, pytest.raises(Requeued):
-        with told.training():
-            assert not told.due()
+    with handle_signals() as told, pytest.raises(Requeued):
+        with told.deferred():
+            assert not told.should_save()
             os.kill(os.getpid(), signal.SIGUSR2)
         raise AssertionError
 
@@ -102,10 +102,10 @@ def test_a_refusal_is_not_taken_for_a_checkpoint_that_cannot_be_read(
             raise UserError(f"{path} cannot be read") from error
 
     signal.signal(signal.SIGUSR2, refuse)
-    series = Series(incarnations.begin(tmp_path), "model", ".pth")
+    series = RunCheckpoints(attempts.begin(tmp_path), "model", ".pth")
     for step in (1, 2):
         series.save(step, {})
-    with pytest.raises(UserError, match="requeued too often"), listening():
+    with pytest.raises(UserError, match="requeued too often"), handle_signals():
         series.load(ALONE, tell_and_read)
     assert [path.name for path in series.newest_first()] == [
         "model_0001_000000002.pth",
@@ -117,9 +117,9 @@ BEFORE = """
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.cluster.hold_signals does
 os.kill(os.getpid(), signal.SIGUSR2)
-from common.notice import listening
+from common.preemption import handle_signals
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(7))  # submitit's
-with listening():
+with handle_signals():
     pass
 """
 
@@ -131,10 +131,10 @@ def test_a_signal_that_came_before_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_workers_signal_is_not_the_jobs(on_slurm: None, tmp_path: Path) -> None:
-    with listening() as told, told.training():
+    with handle_signals() as told, told.deferred():
 
         def work() -> None:
-            with told.at_once():
+            with told.immediate():
                 for number in (signal.SIGUSR2, signal.SIGTERM):
                     os.kill(os.getpid(), number)
             os._exit(7)
@@ -142,13 +142,13 @@ def test_a_workers_signal_is_not_the_jobs(on_slurm: None, tmp_path: Path) -> Non
         worker = Process(target=work)
         worker.start()
         worker.join(20)
-        assert worker.exitcode == 7 and not told.due()
+        assert worker.exitcode == 7 and not told.should_save()
 
 
 def test_a_controller_that_is_down_is_asked_again(
     on_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notice, "RETRY_S", 0.01)
+    monkeypatch.setattr(preemption, "RETRY_S", 0.01)
     asked = []
 
     def down_twice() -> None:
@@ -157,43 +157,43 @@ def test_a_controller_that_is_down_is_asked_again(
             raise OSError("Unable to contact slurm controller")
         raise Requeued
 
-    told = Notice(signal.SIGUSR2, down_twice)
+    told = Preemption(signal.SIGUSR2, down_twice)
     with pytest.raises(Requeued):
         told.heard(signal.SIGUSR2, None)
     assert len(asked) == 3
 
 
 def test_an_older_copy_stops(on_slurm: None, tmp_path: Path) -> None:
-    first = incarnations.begin(tmp_path)
-    with listening() as told, told.training():
+    first = attempts.begin(tmp_path)
+    with handle_signals() as told, told.deferred():
         told.join(ALONE, first)
-        assert not told.due()
-        incarnations.begin(tmp_path)
+        assert not told.should_save()
+        attempts.begin(tmp_path)
         os.kill(os.getpid(), signal.SIGUSR2)  # whatever it is told, it requeues nobody
         with pytest.raises(SystemExit):
-            told.due()
-        with pytest.raises(SystemExit), told.at_once():
+            told.should_save()
+        with pytest.raises(SystemExit), told.immediate():
             raise AssertionError
 
 
 def test_elsewhere_sigterm_saves_and_ends_the_job() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
-    with pytest.raises(SystemExit) as ended, listening() as told, told.training():
+    with pytest.raises(SystemExit) as ended, handle_signals() as told, told.deferred():
         assert signal.getsignal(signal.SIGUSR2) == before[signal.SIGUSR2]
-        assert not told.due()
+        assert not told.should_save()
         for _ in range(2):  # as from timeout, which tells a process and then its group
             os.kill(os.getpid(), signal.SIGTERM)
-        assert told.due()
-        told.leave_if_told()
+        assert told.should_save()
+        told.exit_if_preempted()
     assert ended.value.code == 143
     assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_elsewhere_sigterm_ends_a_job_at_once_that_has_nothing_to_save() -> None:
-    with listening(), pytest.raises(SystemExit) as ended:
+    with handle_signals(), pytest.raises(SystemExit) as ended:
         os.kill(os.getpid(), signal.SIGTERM)
     assert ended.value.code == 143
-    with listening() as told, told.training(), pytest.raises(SystemExit), told.at_once():
+    with handle_signals() as told, told.deferred(), pytest.raises(SystemExit), told.immediate():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -203,18 +203,18 @@ def _steps(world: World, folder: Path, signum: int) -> None:
     _as_on_slurm(patch)
     saved: list[int] = []
     try:
-        with listening() as told, told.training():
+        with handle_signals() as told, told.deferred():
             told.join(world, begin(folder, world))
             for step in range(9):
                 time.sleep(0.01 * world.rank)
                 if (step, world.rank) == (5, 1):
                     os.kill(os.getpid(), signum)
-                if told.due():
+                if told.should_save():
                     saved.append(step)
                     (folder / f"{world.rank}").write_text(f"{saved}")
                     if world.rank == 1 and signum == signal.SIGUSR2:
                         break  # it would wait for Slurm to end it
-                    told.leave_if_told()
+                    told.exit_if_preempted()
             told.close()
     except Requeued:
         assert world.is_main
@@ -230,17 +230,17 @@ def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> 
 def _stopped(world: World, folder: Path) -> None:
     """Rank 1 alone is told before step 5; the main process takes long to save."""
     try:
-        with listening() as told, told.training():
+        with handle_signals() as told, told.deferred():
             told.join(world, begin(folder, world))
             for step in range(9):
                 time.sleep(0.01 * world.rank)
                 if (step, world.rank) == (5, 1):
                     os.kill(os.getpid(), signal.SIGTERM)
-                if told.due():
+                if told.should_save():
                     if world.is_main:
                         time.sleep(0.5)
                         (folder / "saved").write_text(f"{step}")
-                    told.leave_if_told()
+                    told.exit_if_preempted()
     except SystemExit as ended:
         (folder / f"{world.rank}").write_text(f"{ended.code}, {(folder / 'saved').read_text()}")
 
@@ -255,13 +255,13 @@ def _last_step(world: World, folder: Path) -> None:
     patch = pytest.MonkeyPatch()
     _as_on_slurm(patch)
     try:
-        with listening() as told:
+        with handle_signals() as told:
             told.join(world, begin(folder, world))
-            with told.training():
+            with told.deferred():
                 for step in range(3):
                     if step == 2:
                         os.kill(os.getpid(), signal.SIGUSR2)
-                    assert not told.due()
+                    assert not told.should_save()
             assert not world.is_main
     except Requeued:
         assert world.is_main
@@ -275,7 +275,7 @@ def _evaluation(world: World, folder: Path) -> None:
     _as_on_slurm(patch)
     count = torch.ones(())
     try:
-        with listening() as told:
+        with handle_signals() as told:
             told.join(world, begin(folder, world))
             if world.is_main:
                 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR2)).start()

@@ -1,6 +1,6 @@
-"""The checkpoints of a run: ``<stem>_<incarnation>_<step><suffix>``, and only the newest few.
+"""The checkpoints of a run: ``<stem>_<attempt>_<step><suffix>``, and only the newest few.
 
-The newest is the one of the highest incarnation, and of its highest step: what an older copy of
+The newest is the one of the highest attempt, and of its highest step: what an older copy of
 the job still writes never comes before it.
 """
 
@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from common import checkpoints
+from common.attempts import Attempt
 from common.distributed import World, from_main
 from common.errors import UserError
-from common.incarnations import Incarnation
 
 KEPT = 2
 
 log = logging.getLogger("checkpoints")
 
 
-class Series:
+class RunCheckpoints:
     """The checkpoints in a run folder.
 
     Args:
-        incarnation: of the job that writes; a reader has no use for it.
+        attempt: of the job that writes; a reader has no use for it.
         stem: what their names begin with.
         suffix: what they end with.
     """
 
-    def __init__(self, incarnation: Incarnation, stem: str, suffix: str) -> None:
-        self.incarnation, self.folder = incarnation, incarnation.folder
+    def __init__(self, attempt: Attempt, stem: str, suffix: str) -> None:
+        self.attempt, self.folder = attempt, attempt.folder
         self.stem, self.suffix = stem, suffix
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
@@ -42,8 +42,8 @@ class Series:
         Raises:
             SystemExit: if a later copy of this job has begun.
         """
-        self.incarnation.require_newest()
-        checkpoints.save(self._path(self.incarnation.number, step), state)
+        self.attempt.require_newest()
+        checkpoints.save(self._path(self.attempt.number, step), state)
         paths = self.newest_first()
         for path in paths[KEPT:]:
             path.unlink(missing_ok=True)
@@ -89,8 +89,8 @@ class Series:
         paths = self.newest_first()
         return paths[0].name if paths else "none yet"
 
-    def _path(self, incarnation: int, step: int) -> Path:
-        return self.folder / f"{self.stem}_{incarnation:04d}_{step:09d}{self.suffix}"
+    def _path(self, attempt: int, step: int) -> Path:
+        return self.folder / f"{self.stem}_{attempt:04d}_{step:09d}{self.suffix}"
 
     def _newest_readable(self, read: Callable[[Path], Any]) -> tuple[Path, Any] | None:
         paths = self.newest_first()
