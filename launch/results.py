@@ -1,14 +1,10 @@
 """Rebuild and show the results tables, and what is not finished: ``python launch/results.py``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from rich.console import Console
-from rich.table import Table as RichTable
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -16,10 +12,12 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common import runs
 from common.errors import UserError, command
 from common.files import atomic_write
-from launch import tables
-from launch.cluster.states import Unfinished, unfinished
+from launch.cluster.states import unfinished
 from launch.options import parse
-from launch.summary import markdown, summarise
+from launch.tables.tables import TABLES, read, rebuild
+
+if TYPE_CHECKING:
+    import rich.table
 
 MARKDOWN = "summary.md"
 
@@ -45,7 +43,11 @@ def show(output_dir: Path) -> None:
     Raises:
         UserError: if there is neither a finished evaluation nor an unfinished run.
     """
-    frames = {table.kind: tables.read(output_dir, table) for table in tables.TABLES}
+    from rich.console import Console
+
+    from launch.tables.summary import markdown, summarise, texts
+
+    frames = {kind: read(output_dir, kind) for kind in TABLES}
     summaries = {kind: summarise(kind, frame) for kind, frame in frames.items() if len(frame)}
     rest = unfinished(output_dir)
     pretrained = runs.finished_runs(output_dir, "pretrain")
@@ -56,67 +58,51 @@ def show(output_dir: Path) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 200)
     if summaries:
-        _show_finished(output_dir, summaries, console)
+        rebuild(output_dir)
+        folder = output_dir / "results"
+        with atomic_write(folder / MARKDOWN, "w") as file:
+            file.write("\n".join(markdown(kind, frame) for kind, frame in summaries.items()))
+        for kind, frame in summaries.items():
+            shown = texts(frame)
+            console.print(_table(kind, list(shown), shown.itertuples(index=False)))
+            console.print(f"one row a run, all columns: {folder / kind}.csv")
+        console.print(f"this in Markdown: {folder / MARKDOWN}")
     if pretrained:
-        console.print(_pretrained(pretrained))
+        columns = ["run", "method", "epochs", "loss", "best kNN", "hours", "restarts"]
+        rows = [_pretrained(folder, metrics) for folder, metrics in pretrained]
+        console.print(_table("finished pre-training", columns, rows))
     if rest:
-        console.print(_unfinished(rest))
-
-
-def _show_finished(output_dir: Path, summaries: dict[str, pd.DataFrame], console: Console) -> None:
-    tables.rebuild(output_dir)
-    folder = output_dir / "results"
-    with atomic_write(folder / MARKDOWN, "w") as file:
-        file.write("\n".join(markdown(kind, frame) for kind, frame in summaries.items()))
-    for kind, frame in summaries.items():
-        console.print(_rich(kind, frame))
-        console.print(f"one row a run, all columns: {folder / kind}.csv")
-    console.print(f"this in Markdown: {folder / MARKDOWN}")
-
-
-def _pretrained(finished: Sequence[tuple[Path, dict[str, Any]]]) -> RichTable:
-    table = RichTable(title="finished pre-training")
-    for name in ("run", "method", "epochs", "loss", "best kNN", "hours", "restarts"):
-        table.add_column(name, overflow="fold")
-    for folder, metrics in finished:
-        knn = metrics.get("best_knn") or ""
-        table.add_row(
-            str(folder),
-            f"{metrics['title']} {metrics['norm']}",
-            str(metrics["epochs"]),
-            f"{metrics['loss']:.3f}",
-            f"{knn:.1f}" if knn else "",
-            f"{metrics['wall_time_s'] / 3600:.1f}",
-            str(metrics.get("restarts") or ""),
+        columns = ["kind", "run", "state", "job", "steps", "restarts"]
+        rows = [[r.kind, r.name, r.state, r.job, r.progress, str(r.restarts or "")] for r in rest]
+        table = _table("unfinished runs", columns, rows)
+        table.caption = (
+            "The command that started a run resumes it, unless a job is pending or running; a "
+            "job's is in job.json in the run folder."
         )
-    return table
+        console.print(table)
 
 
-def _unfinished(rest: Sequence[Unfinished]) -> RichTable:
-    table = RichTable(
-        title="unfinished runs",
-        caption="The command that started a run resumes it, unless a job is pending or running; a "
-        "job's is in job.json in the run folder.",
-    )
-    for name in ("kind", "run", "state", "job", "steps", "restarts"):
+def _pretrained(folder: Path, metrics: dict[str, Any]) -> list[str]:
+    knn = metrics.get("best_knn")
+    return [
+        str(folder),
+        f"{metrics['title']} {metrics['norm']}",
+        str(metrics["epochs"]),
+        f"{metrics['loss']:.3f}",
+        f"{knn:.1f}" if knn else "",
+        f"{metrics['wall_time_s'] / 3600:.1f}",
+        str(metrics.get("restarts") or ""),
+    ]
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "rich.table.Table":
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in columns:
         table.add_column(name, overflow="fold")
-    for run in rest:
-        table.add_row(run.kind, run.name, run.state, run.job, run.progress, str(run.restarts or ""))
-    return table
-
-
-def _rich(kind: str, summary: pd.DataFrame) -> RichTable:
-    shown = summary.dropna(axis=1, how="all")
-    table = RichTable(title=kind)
-    for name in shown:
-        table.add_column(str(name), overflow="fold")
-    for row in shown.itertuples(index=False):
-        table.add_row(
-            *(
-                "" if pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
-                for value in row
-            )
-        )
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -11,8 +11,8 @@ import submitit
 from common import runs
 from common.attempts import slurm_restarts
 from common.errors import UserError
-from launch import tables
 from launch.cluster.records import Record
+from launch.tables import tables
 
 AWAITING = "awaiting"  # the kind of runs that wait for another
 STARTED = "started.json"  # in such a run: what it became, and by which job

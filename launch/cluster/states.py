@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from common import attempts, runs
-from launch import tables
 from launch.cluster import slurm
 from launch.cluster.jobs import AWAITING, STARTED
 from launch.cluster.records import RECORD, Record
 from launch.cluster.slurm import State
+from launch.tables import tables
 
-KINDS = ("pretrain", *(table.kind for table in tables.TABLES), AWAITING)
+KINDS = ("pretrain", *tables.TABLES, AWAITING)
 TAIL_BYTES = 2**16  # of metrics.jsonl: more than its last line
 NEVER = "DependencyNeverSatisfied"
 WORDS = {

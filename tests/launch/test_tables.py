@@ -9,18 +9,11 @@ import pytest
 
 from common import runs
 from common.errors import UserError
-from launch import tables
+from launch.tables import tables
 
 
 def finish(output_dir: Path, name: str, barrier: Any = None) -> None:
-    metrics = {
-        "kind": "transfer",
-        "config": "c",
-        "method": name,
-        "lr": 0.02,
-        "box_AP": 38.5,
-        "box_APs": None,
-    }
+    metrics = {"kind": "transfer", "config": "c", "method": name, "box_AP": 38.5, "box_APs": None}
     if barrier is not None:
         barrier.wait()
     runs.finish(output_dir / "runs" / "transfer" / name, metrics)
@@ -33,7 +26,7 @@ def rows(output_dir: Path) -> pd.DataFrame:
 
 def test_two_runs_that_end_at_once_are_both_in_the_table(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    for number in range(50):
+    for number in range(10):
         barrier = context.Barrier(2)
         names = [f"{number}{side}" for side in "ab"]
         pair = [context.Process(target=finish, args=(tmp_path, n, barrier)) for n in names]
@@ -43,15 +36,17 @@ def test_two_runs_that_end_at_once_are_both_in_the_table(tmp_path: Path) -> None
             process.join()
             assert process.exitcode == 0
         assert set(names) <= set(rows(tmp_path)["run"].astype(str))
-    assert len(rows(tmp_path)) == 100
+    assert len(rows(tmp_path)) == 20
 
 
 def test_rebuilding_twice_adds_nothing_and_a_deleted_run_goes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         finish(tmp_path, name)
+    (tmp_path / "runs" / "transfer" / "half").mkdir()  # not finished
     first = (tmp_path / "results" / "transfer.csv").read_bytes()
     tables.rebuild(tmp_path)
     assert (tmp_path / "results" / "transfer.csv").read_bytes() == first
+    assert list(rows(tmp_path)["run"]) == ["a", "b"]
     runs.delete(tmp_path / "runs" / "transfer" / "a")
     tables.rebuild(tmp_path)
     assert list(rows(tmp_path)["run"]) == ["b"]
@@ -60,14 +55,8 @@ def test_rebuilding_twice_adds_nothing_and_a_deleted_run_goes(tmp_path: Path) ->
 def test_columns_are_the_tables_and_unknown_values_are_empty(tmp_path: Path) -> None:
     finish(tmp_path, "a")
     frame = rows(tmp_path)
-    assert tuple(frame.columns) == tables.TABLES[0].columns
+    assert list(frame.columns) == tables.TABLES["transfer"]
     assert frame["box_AP"][0] == 38.5 and frame["box_APs"].isna()[0]
-
-
-def test_an_unfinished_run_has_no_row(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "transfer" / "half").mkdir(parents=True)
-    tables.rebuild(tmp_path)
-    assert not (tmp_path / "results" / "transfer.csv").exists()
 
 
 @pytest.mark.parametrize("text", ['{"a', "{}", "[]", '{"kind": "segmentation"}', "\xff"])

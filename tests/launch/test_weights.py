@@ -16,9 +16,9 @@ from common.errors import UserError
 from common.files import sha256
 from detection import convert
 from detection.config import CONFIGS, TransferConfig
-from launch import published
 from launch.awaited import find_pretraining
 from launch.checkpoints import local_file
+from launch.tables import published
 from launch.weights import find_weights
 from pretrain.lewel import LEWEL
 from tests.detection.helpers import caffe2_name, shape_state, torchvision_name

@@ -164,7 +164,7 @@ def test_a_job_imports_it_from_anywhere(tmp_path: Path) -> None:
     found = done.stdout.split()
     assert len(found) == len(names) and all(Path(path).is_relative_to(code) for path in found)
     assert (code / "det_configs" / "demo_R_18_FPN.yaml").exists()
-    assert (code / "launch" / "published.csv").exists()
+    assert (code / "launch" / "tables" / "published.csv").exists()
 
 
 def job(config: object, folder: Path) -> Job:

@@ -14,15 +14,10 @@ import pandas as pd
 
 FILE = Path(__file__).with_name("published.csv")
 PROTOCOLS = Path(__file__).with_name("protocols.csv")
-VARIANT = re.compile(r"_(infomin|moco|rand)$")
 STARTS = ("random", "supervised")  # no pre-training whose epochs could differ
 
 # Columns of our tables and of published.csv.
-FIGURES = (
-    *("box_AP", "box_AP50", "box_AP75"),
-    *("mask_AP", "mask_AP50", "mask_AP75"),
-    *("mIoU", "top1"),
-)
+FIGURES = "box_AP box_AP50 box_AP75 mask_AP mask_AP50 mask_AP75 mIoU top1".split()
 
 # A linear evaluation that can be compared with a published one.
 LINEAR = {"architecture": "resnet50", "image_size": 224, "epochs": 50, "demo": False}
@@ -31,7 +26,9 @@ LINEAR = {"architecture": "resnet50", "image_size": 224, "epochs": 50, "demo": F
 def read() -> pd.DataFrame:
     """All published rows, as in the file."""
     text = dict.fromkeys(("lr", "differs", "note"), str)
-    return pd.read_csv(FILE, dtype={"pretrain_epochs": "Int64", **text})
+    return pd.read_csv(FILE, dtype={"pretrain_epochs": "Int64", **text}).fillna(
+        dict.fromkeys(text, "")
+    )
 
 
 def protocols() -> pd.DataFrame:
@@ -43,7 +40,7 @@ def protocols() -> pd.DataFrame:
 
 
 def benchmark_of(kind: str, config: str) -> str:
-    """What ``published.csv`` calls the protocol of a run.
+    """The name of a run's protocol in ``published.csv``.
 
     A config's variants are one protocol, though not always what was published (:func:`_variant`);
     but MoCo's FPN has another head, and is a protocol of its own.
@@ -57,11 +54,11 @@ def benchmark_of(kind: str, config: str) -> str:
         return "imagenet_linear"
     if "_FPN_" in config and config.endswith("_moco"):
         return config
-    return VARIANT.sub("", config)
+    return re.sub(r"_(infomin|moco|rand)$", "", config)
 
 
 def method_of(method: str, norm: str) -> str:
-    """What ``published.csv`` calls a method of ours.
+    """The name of a method of ours in ``published.csv``.
 
     >>> method_of("LEWEL_B", "eman")
     'LEWEL_B (EMAN)'
@@ -82,51 +79,55 @@ def find(kind: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     Returns:
         The reference: the first row of status ``published`` whose recipe is that of the run's
         config. Where there is none, all others. Each has its figures, its ``source`` and ``why``
-        it is no reference, "" for one that is. Nothing, if nothing is published, the run is of
-        another size, norm or learning rate than the protocol's (the config's own, where no rate
-        was published; any, where that is what differs), of another YAML than ours of that name, or
-        only evaluated a detector, of whose training its row does not tell.
+        it is no reference, "" for one that is. Nothing, if nothing is published, or the run is not
+        the protocol's (:func:`_is_protocols`) or of another learning rate (than the config's own,
+        where no rate was published; any, where that is what differs).
     """
-    if any(row.get(name) is True for name in ("demo", "low_lr", "eval_only")):
+    row = {name: value for name, value in row.items() if pd.notna(value)}
+    config, method, ours = row.get("config", ""), row["method"], protocols()
+    if not _is_protocols(kind, row, ours):
         return []
-    if pd.notna(row.get("own_data")):  # scored on another test set
-        return []
-    if kind == "linear" and any(row.get(name) != value for name, value in LINEAR.items()):
-        return []
-    config = "" if pd.isna(row.get("config")) else str(row["config"])
-    ours, said = protocols(), row.get("config_hash")
-    if config and config not in ours.index:
-        return []
-    if config and pd.notna(said) and said != ours.at[config, "config_hash"]:
-        return []
-    frame, norm = read(), row.get("norm")
+    frame = read()
     wanted = frame["benchmark"] == benchmark_of(kind, config)
-    wanted &= frame["method"] == method_of(str(row["method"]), "" if pd.isna(norm) else str(norm))
-    epochs = row.get("pretrain_epochs")
-    if row["method"] not in STARTS:
-        wanted &= False if pd.isna(epochs) else frame["pretrain_epochs"] == epochs
+    wanted &= frame["method"] == method_of(method, row.get("norm", ""))
+    if method not in STARTS:
+        wanted &= frame["pretrain_epochs"] == row.get("pretrain_epochs")
     found = []
     for known in frame[wanted.fillna(False)].to_dict("records"):
-        differs = str(known["differs"]).split("; ") if pd.notna(known["differs"]) else []
-        theirs = pd.to_numeric(known["lr"], errors="coerce")
-        if config and pd.isna(known["lr"]):
-            theirs = ours.at[config, "lr"]
-        if _another_rate(row, theirs) and not any(d.startswith("learning rate") for d in differs):
+        differs = known["differs"].split("; ") if known["differs"] else []
+        lr = known["lr"] or (ours.at[config, "lr"] if config else "")
+        if _another_rate(row, lr) and not any(d.startswith("learning rate") for d in differs):
             continue
-        differs += _variant(config, str(known["benchmark"]), str(row["method"]))
-        if pd.notna(recipe := row.get("pretrain_recipe")):
-            differs.append(f"pre-training: {recipe}")
-        why = [known["status"]] if known["status"] not in ("published", "other recipe") else []
+        differs += _variant(config, known["benchmark"], method)
+        if "pretrain_recipe" in row:
+            differs.append(f"pre-training: {row['pretrain_recipe']}")
+        why = [known["status"]] if known["status"] in ("superseded", "not reproduced") else []
         why += ["other recipe: " + ", ".join(differs)] if differs else []
         found.append({**known, "why": "; ".join(why)})
     return [known for known in found if not known["why"]][:1] or found
 
 
-def _variant(config: str, benchmark: str, method: str) -> list[str]:
-    """In what a variant of a benchmark's config is not what the figures were made with.
+def _is_protocols(kind: str, row: dict[str, Any], ours: pd.DataFrame) -> bool:
+    """True if a run can be compared with its protocol's figures.
 
-    Named is what was published: MoCo, too, measured with SyncBN, and random and supervised starts
-    had the pixels of MSRA's ResNet, as our ``_rand`` and the config without a suffix do.
+    It cannot if it is of another size or test set than the protocol's, of another YAML than ours of
+    that name, or only evaluated a detector, of whose training its row does not tell.
+    """
+    if any(row.get(name) for name in ("demo", "low_lr", "eval_only", "own_data")):
+        return False
+    if kind == "linear":
+        return all(row.get(name) == value for name, value in LINEAR.items())
+    if "config" not in row:
+        return True
+    shipped = ours["config_hash"].get(row["config"])
+    return shipped is not None and row.get("config_hash", shipped) == shipped
+
+
+def _variant(config: str, benchmark: str, method: str) -> list[str]:
+    """The differences of a variant of a benchmark's config from what the figures were made with.
+
+    MoCo, too, measured with SyncBN, and random and supervised starts had the pixels of MSRA's
+    ResNet, as our ``_rand`` and the config without a suffix do.
     """
     if not config.endswith(("_infomin", "_moco")):
         return []
@@ -134,10 +135,11 @@ def _variant(config: str, benchmark: str, method: str) -> list[str]:
     return pixels + (["SyncBN"] if config == f"{benchmark}_moco" else [])
 
 
-def _another_rate(row: dict[str, Any], published: float) -> bool:
-    """Whether a run's learning rate, scaled to the published batch, is not the published one."""
-    lr, batch = row.get("lr"), row.get("batch_size")
-    if lr is None or pd.isna(lr) or pd.isna(published):
+def _another_rate(row: dict[str, Any], published: str | float) -> bool:
+    """True if a run's learning rate, scaled to the published batch, is not the published one."""
+    rate = pd.to_numeric(published, errors="coerce")  # some are words
+    if "lr" not in row or pd.isna(rate):
         return False
-    scale = 1 if batch is None or pd.isna(batch) else (256 if "architecture" in row else 16) / batch
-    return not math.isclose(lr * scale, published, rel_tol=1e-3)
+    batch = 256 if "architecture" in row else 16
+    lr = row["lr"] * batch / row.get("batch_size", batch)
+    return not math.isclose(lr, rate, rel_tol=1e-3)
