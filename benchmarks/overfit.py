@@ -27,11 +27,11 @@ import tyro
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-import segmentation
+import detection.train
+import segmentation.train
 from common.errors import UserError, command
 from detection.config import TransferConfig
 from segmentation.masks import read_mask
-from segmentation.train import transfer
 
 CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"
 VOC, COCO = "overfit_voc", "overfit_coco"  # what Detectron2 calls the copies
@@ -200,7 +200,8 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
         lr=options.lr or task.lr,
         overrides=tuple(words.split()),
     )
-    score = transfer(config, folder / "run")[task.metric] or 0.0
+    entry = {"segmentation": segmentation.train.transfer, "detection": detection.train.transfer}
+    score = entry[options.task](config, folder / "run")[task.metric] or 0.0
     last = (folder / "run" / "metrics.jsonl").read_text().splitlines()[-1]
     return score, json.loads(last)["total_loss"]
 

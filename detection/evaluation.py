@@ -1,7 +1,7 @@
-"""What a config's test set is scored by: a table of the kinds of data sets."""
+"""Kinds of transfer jobs, and the scores of a detector on its test set."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,65 +110,62 @@ def _voc(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
     return PresentVOCEvaluator(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
-    """What a kind of data set needs, known by its metadata's ``evaluator_type``.
+    """A kind of transfer job: how its images are read, and how its test set is scored.
 
     Attributes:
-        evaluator: of a config, a test set's name and a folder to write to.
+        job: name of its runs: ``runs/<job>/``, ``results/<job>.csv``.
+        evaluators: by a data set's ``evaluator_type``; each of a config, a test set's name and a
+            folder to write to.
         mapper: the training mapper of a config.
-        job: what its runs are called: ``runs/<job>/``, ``results/<job>.csv``.
-        flatten: names our metrics in what the evaluator found.
+        flatten: our names of what an evaluator found.
     """
 
-    evaluator: Callable[[Any, str, str], DatasetEvaluator]
-    mapper: Callable[[Any], Mapper] = TrainMapper
-    job: str = "transfer"
-    flatten: Callable[[Scores], dict[str, float]] = flatten
+    job: str
+    evaluators: Mapping[str, Callable[[Any, str, str], DatasetEvaluator]]
+    mapper: Callable[[Any], Mapper]
+    flatten: Callable[[Scores], dict[str, float]]
 
 
-KINDS = {"coco": Kind(_coco), "pascal_voc": Kind(_voc)}
-"""A new kind is a row; ``segmentation`` adds its own when it is imported."""
+DETECTION = Kind("transfer", {"coco": _coco, "pascal_voc": _voc}, TrainMapper, flatten)
 
 
-def kind_of(cfg: Any) -> Kind:
-    """The kind of a config's test sets.
+def kind_of(cfg: Any, kinds: Iterable[Kind]) -> Kind:
+    """The one of several kinds that a config's test set is of.
 
     Raises:
-        UserError: if there is none, or one that is not known, or several test sets.
+        UserError: if it is of none of them, there is not one test set, or the config asks for masks
+            that a data set does not have.
     """
-    names = cfg.DATASETS.TEST
-    for name in names:
-        found = MetadataCatalog.get(name).get("evaluator_type", "none")
-        if found not in KINDS:
+    known = {evaluator: kind for kind in kinds for evaluator in kind.evaluators}
+    for name in cfg.DATASETS.TEST:
+        if _type_of(name) not in known:
             raise UserError(
-                f"DATASETS.TEST: {name} is evaluated by {found!r}; only {', '.join(KINDS)} are "
-                "supported."
+                f"DATASETS.TEST: {name} is evaluated by {_type_of(name)!r}; only "
+                f"{', '.join(known)} are supported."
             )
-    if len(names) != 1:
+    if len(cfg.DATASETS.TEST) != 1:
         raise UserError(
-            f"DATASETS.TEST names {len(names)} data sets; a row of the results is of one."
+            f"DATASETS.TEST names {len(cfg.DATASETS.TEST)} data sets; a row of the results is of "
+            "one."
         )
-    return KINDS[MetadataCatalog.get(names[0]).evaluator_type]
-
-
-def check_evaluators(cfg: Any) -> None:
-    """Raise unless there is an evaluator for the config's test set, and masks where they are asked.
-
-    Raises:
-        UserError: naming the data set and its kind, or what the config asks of it in vain.
-    """
-    kind_of(cfg)
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        if cfg.MODEL.MASK_ON and MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc":
+        if cfg.MODEL.MASK_ON and _type_of(name) == "pascal_voc":
             raise UserError(f"MODEL.MASK_ON is True, but {name} has boxes only; set it to False.")
+    return known[_type_of(cfg.DATASETS.TEST[0])]
 
 
-def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:
+def _type_of(name: str) -> str:
+    return str(MetadataCatalog.get(name).get("evaluator_type", "none"))
+
+
+def evaluate(cfg: Any, kind: Kind, model: nn.Module, folder: str) -> dict[str, float]:
     """Scores, in percent, on the config's test set; every process takes a share.
 
     Args:
         cfg: a Detectron2 config.
+        kind: of its test set.
         model: on its device.
         folder: where the predictions are written.
 
@@ -179,12 +176,12 @@ def evaluate(cfg: Any, model: nn.Module, folder: str) -> dict[str, float]:
     Raises:
         UserError: naming a file of the test set that cannot be read.
     """
-    kind = kind_of(cfg)
     name = cfg.DATASETS.TEST[0]
+    evaluator = kind.evaluators[_type_of(name)](cfg, name, folder)
     loader = build_detection_test_loader(cfg, name, mapper=TestMapper(cfg))
     loader.worker_init_fn = outlive_sigterm
     try:
-        found = inference_on_dataset(model, loader, kind.evaluator(cfg, name, folder))
+        found = inference_on_dataset(model, loader, evaluator)
     except UserError as error:
         raise UserError(sentence(error)) from error
     if not found:

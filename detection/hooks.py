@@ -1,6 +1,7 @@
 """What happens between the iterations of a fine-tuning: saving, leaving, evaluating, its clock."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
@@ -8,9 +9,8 @@ from detectron2.engine import HookBase, hooks
 from torch import nn
 
 from common.preemption import Preemption
-from common.running import Run
 from detection.checkpoint import RunCheckpointer
-from detection.evaluation import evaluate
+from detection.mapper import Mapper
 from detection.stream import PRECISE_BN, Stream, derived_seed
 
 
@@ -60,8 +60,8 @@ class SharedPreciseBN(hooks.PreciseBN):
     of their own, whenever it is done: after an interruption the same.
     """
 
-    def __init__(self, cfg: Any, model: nn.Module, seed: int) -> None:
-        stream = Stream(cfg, derived_seed(seed, PRECISE_BN), workers=0)
+    def __init__(self, cfg: Any, model: nn.Module, mapper: Mapper, seed: int) -> None:
+        stream = Stream(cfg, mapper, derived_seed(seed, PRECISE_BN), workers=0)
         super().__init__(cfg.TEST.EVAL_PERIOD, model, stream, cfg.TEST.PRECISE_BN.NUM_ITER)
 
     def after_step(self) -> None:
@@ -94,18 +94,25 @@ class Clock:
 
 
 class PeriodicEval(HookBase):
-    """Evaluate every ``TEST.EVAL_PERIOD`` iterations but the last, which is evaluated anyway.
+    """Evaluate every ``period`` iterations but the last, which is evaluated anyway.
 
     One that is cut short is not done again.
     """
 
-    def __init__(self, cfg: Any, model: nn.Module, checkpointer: RunCheckpointer, run: Run) -> None:
-        self.cfg, self.model, self.checkpointer, self.run = cfg, model, checkpointer, run
+    def __init__(
+        self,
+        period: int,
+        evaluate: Callable[[], dict[str, float]],
+        checkpointer: RunCheckpointer,
+        preemption: Preemption,
+    ) -> None:
+        self.period, self.evaluate = period, evaluate
+        self.checkpointer, self.preemption = checkpointer, preemption
 
     def after_step(self) -> None:
         iteration = self.trainer.iter + 1
-        if iteration % self.cfg.TEST.EVAL_PERIOD == 0 and iteration != self.trainer.max_iter:
+        if iteration % self.period == 0 and iteration != self.trainer.max_iter:
             self.checkpointer.save_step(iteration)  # this may last longer than a warning
-            with self.run.preemption.immediate():
-                found = evaluate(self.cfg, self.model, str(self.run.folder / "inference"))
+            with self.preemption.immediate():
+                found = self.evaluate()
             self.trainer.storage.put_scalars(**found, smoothing_hint=False)

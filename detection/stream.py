@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from common.errors import UserError
 from common.workers import items_of, outlive_sigterm
 from detection import compat
-from detection.evaluation import kind_of
 from detection.mapper import UNREADABLE, Mapper
 
 log = logging.getLogger("detection")
@@ -41,6 +40,7 @@ class Stream:
 
     Args:
         cfg: a Detectron2 config.
+        mapper: makes images of dataset dicts.
         seed: of the order, of the images' augmentation and of what the model draws.
         workers: processes that load; None for ``DATALOADER.NUM_WORKERS``.
 
@@ -52,11 +52,10 @@ class Stream:
         unreadable: how many images could not be read, in this process's batches.
     """
 
-    def __init__(self, cfg: Any, seed: int, workers: int | None = None) -> None:
+    def __init__(self, cfg: Any, mapper: Mapper, seed: int, workers: int | None = None) -> None:
         self.start = self.unreadable = 0
         self._seed = seed
         self._workers = cfg.DATALOADER.NUM_WORKERS if workers is None else workers
-        mapper = kind_of(cfg).mapper(cfg)
         seeded = compat.seed_sampler(cfg, derived_seed(seed, ORDER))
         parts = build_detection_train_loader.from_config(seeded, mapper=mapper)
         records: list[Record] = parts["dataset"]

@@ -1,5 +1,6 @@
 """Fine-tuning and evaluation of a detector or any other registered model, top to bottom."""
 
+import functools
 import logging
 import math
 import time
@@ -26,7 +27,7 @@ from detection import compat
 from detection.checkpoint import RunCheckpointer, require_backbone
 from detection.config import TransferConfig, config_hash, fit_to_device
 from detection.datasets import uses_demo
-from detection.evaluation import evaluate, kind_of
+from detection.evaluation import DETECTION, Kind, evaluate
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
 from detection.inspection import usable_datasets
 from detection.schedule import build_lr_scheduler, steps_of
@@ -37,15 +38,15 @@ log = logging.getLogger("detection")
 LOG_PERIOD = 20
 
 
-def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
+def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> dict[str, Any]:
     """Fine-tune a model to its last iteration and evaluate it, resuming what is in the folder.
 
-    Every process of the job calls this with the same arguments. What the config's test set is
-    decides how images are read, what is scored and the kind of the run (``detection.evaluation``).
+    Every process of the job calls this with the same arguments.
 
     Args:
         config: the job.
         folder: the run folder: log, config, checkpoints, metrics.
+        kind: of the config's test set: how images are read and what is scored.
 
     Returns:
         The final metrics, as written to ``metrics.json``; nothing in other processes.
@@ -75,19 +76,21 @@ def transfer(config: TransferConfig, folder: Path) -> dict[str, Any]:
                 file.write(cfg.dump())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         job = _only_evaluate if config.eval_only else _fit
-        return job(config, cfg, run)
+        return job(config, cfg, kind, run)
 
 
-def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
+def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, Any]:
     folder, world = run.folder, run.world
     series = RunCheckpoints(run.attempt, "model", ".pth")
     seed_all_rng(config.seed + world.rank)
-    about = _about(config, cfg, world)
+    about = _about(config, cfg, kind, world)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     parallel = compat.data_parallel(model, world)
     trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-    stream = Stream(cfg, config.seed)
+    mapper = kind.mapper(cfg)
+    stream = Stream(cfg, mapper, config.seed)
+    score = functools.partial(evaluate, cfg, kind, parallel, str(folder / "inference"))
     trainer = trainer_class(parallel, stream, optimizer)
     clock = Clock()
     checkpointer = RunCheckpointer(model, series, trainer=trainer, stream=stream, clock=clock)
@@ -95,9 +98,13 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
-            SharedPreciseBN(cfg, parallel, config.seed) if cfg.TEST.PRECISE_BN.ENABLED else None,
+            SharedPreciseBN(cfg, parallel, mapper, config.seed)
+            if cfg.TEST.PRECISE_BN.ENABLED
+            else None,
             Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
-            PeriodicEval(cfg, parallel, checkpointer, run) if cfg.TEST.EVAL_PERIOD > 0 else None,
+            PeriodicEval(cfg.TEST.EVAL_PERIOD, score, checkpointer, run.preemption)
+            if cfg.TEST.EVAL_PERIOD > 0
+            else None,
         ]
     )
     start = stream.start = _load(config, checkpointer, trainer, world)
@@ -120,7 +127,7 @@ def _fit(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
         _train(trainer, start, cfg, run)
     if world.is_main:
         checkpointer.finish()
-    results = evaluate(cfg, parallel, str(folder / "inference"))
+    results = score()
     unreadable = stream.state_dict()
     if not world.is_main:
         return {}
@@ -147,10 +154,10 @@ def _train(trainer: SimpleTrainer, start: int, cfg: Any, run: Run) -> None:
         ) from error
 
 
-def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]:
+def _only_evaluate(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, Any]:
     """Evaluate a trained model, every tensor of which must be in the weights."""
     folder, world = run.folder, run.world
-    started, about = time.monotonic(), _about(config, cfg, world)
+    started, about = time.monotonic(), _about(config, cfg, kind, world)
     model = build_model(cfg)
     checkpointer = RunCheckpointer(model)
     checkpointer.load(config.weights.path, checkpointables=[])
@@ -160,7 +167,8 @@ def _only_evaluate(config: TransferConfig, cfg: Any, run: Run) -> dict[str, Any]
             f"{config.weights.path} lacks {len(missing)} tensors of {config.config_name}, such as "
             f"{missing[0]}; is it a detector of this config?"
         )
-    results = evaluate(cfg, compat.data_parallel(model, world), str(folder / "inference"))
+    parallel = compat.data_parallel(model, world)
+    results = evaluate(cfg, kind, parallel, str(folder / "inference"))
     if not world.is_main:
         return {}
     # What trained it is not in this config.
@@ -198,11 +206,11 @@ def _writers(cfg: Any, folder: Path) -> list[Any]:
     ]
 
 
-def _about(config: TransferConfig, cfg: Any, world: World) -> dict[str, Any]:
+def _about(config: TransferConfig, cfg: Any, kind: Kind, world: World) -> dict[str, Any]:
     """What the run's row tells but for its results; read now, for the YAML may be edited later."""
     weights = config.weights
     return {
-        "kind": kind_of(cfg).job,
+        "kind": kind.job,
         "config": config.config_name,
         "config_hash": config_hash(config.config),
         "dataset": cfg.DATASETS.TEST[0],

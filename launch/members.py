@@ -8,17 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import detection.train
+import segmentation.train
 from common import runs
 from common.errors import UserError
 from detection.config import LOW_LR, TransferConfig
 from detection.datasets import require_datasets
-from detection.evaluation import check_evaluators, kind_of
+from detection.evaluation import DETECTION, kind_of
 from detection.schedule import steps_of
 from launch.awaited import Awaited, start_awaited, waiting_folder
 from launch.cluster.jobs import Job
 from launch.options import RunOptions
 from launch.weights import Source, find_weights
-from segmentation.train import transfer
+from segmentation.evaluation import SEGMENTATION
+
+ENTRIES = {DETECTION: detection.train.transfer, SEGMENTATION: segmentation.train.transfer}
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,15 @@ class Member:
     def job(self, run: RunOptions) -> Job:
         """The run as a job; if its weights are yet to come, one that waits for them."""
         cfg = self.config.detectron2()
-        kind, name = kind_of(cfg).job, self.config.run_name()
+        kind, name = kind_of(cfg, ENTRIES), self.config.run_name()
         steps = 0 if self.config.eval_only else cfg.SOLVER.MAX_ITER
-        output_dir, folder = run.output_dir.resolve(), run.folder(kind, name)
+        output_dir, folder = run.output_dir.resolve(), run.folder(kind.job, name)
         if self.source.awaited is None:
-            return Job(transfer, self.config, folder, output_dir, steps)
+            return Job(ENTRIES[kind], self.config, folder, output_dir, steps)
         checkpoint = str(self.source.awaited.checkpoint)
         run = replace(run, output_dir=output_dir)
         waiting = AwaitedTransfer(self.config.config, self.config, checkpoint, self.label, run)
-        folder = waiting_folder(run, kind, name)
+        folder = waiting_folder(run, kind.job, name)
         return Job(start_awaited, waiting, folder, output_dir, steps)
 
 
@@ -109,11 +113,11 @@ def check(member: Member, count: int) -> list[str]:
     solver = cfg.SOLVER
     member.source.check_fits(cfg)
     repairs = require_datasets(cfg)
-    check_evaluators(cfg)
+    kind = kind_of(cfg, ENTRIES)
     if config.eval_only:
         print(f"{config.config_name}: evaluation of {config.weights.path}", flush=True)
         return repairs
-    kind_of(cfg).mapper(cfg)  # it refuses what it cannot do
+    kind.mapper(cfg)  # it refuses what it cannot do
     if not 0 < solver.BASE_LR < math.inf:
         raise UserError(f"--lr {solver.BASE_LR:g}: must be more than 0.")
     key = "--batch-size" if config.batch_size else "SOLVER.IMS_PER_BATCH"

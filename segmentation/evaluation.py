@@ -1,4 +1,4 @@
-"""mIoU, and the row of ``detection.evaluation.KINDS`` that makes a job one of segmentation."""
+"""mIoU of semantic segmentation."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
 
 from common.errors import UserError
-from detection.evaluation import KINDS, Kind, Scores
+from detection.evaluation import Kind, Scores
 from segmentation.mapper import SegmentationMapper
 from segmentation.masks import read_mask
 
@@ -68,4 +68,4 @@ def _evaluator(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
     return MaskEvaluator(name, output_dir=folder)
 
 
-KINDS["sem_seg"] = Kind(_evaluator, SegmentationMapper, "segmentation", flatten)
+SEGMENTATION = Kind("segmentation", {"sem_seg": _evaluator}, SegmentationMapper, flatten)

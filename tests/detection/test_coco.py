@@ -20,7 +20,7 @@ from common.errors import UserError
 from detection import coco as judged
 from detection.compat import process_groups
 from detection.datasets import require_datasets
-from detection.evaluation import evaluate
+from detection.evaluation import DETECTION, evaluate
 from detection.inspection import usable_datasets
 from tests.detection.helpers import config, warnings
 from tests.detection.test_annotations import Change, every, images, twice, without
@@ -168,7 +168,7 @@ def test_a_perfect_detector_scores_100(
     loader = DatasetCatalog[name]
     with usable_datasets(cfg, tmp_path / "run"):
         assert (MetadataCatalog.get(name).json_file == f"{folder}/truth.json") is (case in FINE)
-        found = evaluate(cfg, Perfect(truth[1]), str(tmp_path / "inference"))
+        found = evaluate(cfg, DETECTION, Perfect(truth[1]), str(tmp_path / "inference"))
     objects = [a["area"] for a in truth[1]["annotations"] if not a["iscrowd"]]
     present = {s for s, (low, high) in SIZES.items() if any(low <= a < high for a in objects)}
     assert {"s", "m"} <= present
@@ -299,7 +299,7 @@ def _evaluate_a_share(world: World, demo_root: Path, folder: Path) -> None:
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", (name,), *SMALL)
     content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
     with process_groups(world), usable_datasets(cfg, folder / "run"):
-        found = evaluate(cfg, Perfect(content), str(folder / "inference"))
+        found = evaluate(cfg, DETECTION, Perfect(content), str(folder / "inference"))
     assert not world.is_main or found["box_AP"] == pytest.approx(100)
 
 

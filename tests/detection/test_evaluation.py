@@ -29,10 +29,11 @@ from common.errors import UserError
 from detection.compat import process_groups
 from detection.evaluation import (
     AP_NAMES,
+    DETECTION,
     HotCOCOEvaluator,
-    check_evaluators,
     evaluate,
     flatten,
+    kind_of,
 )
 from tests.detection.helpers import config
 from tests.processes import in_processes
@@ -116,7 +117,7 @@ def assert_equals_pycocotools(cfg: Any, folder: Path, seed: int) -> list[float]:
     truth = open_truth(cfg.DATASETS.TEST[0])
     generator = np.random.default_rng(seed)
     detections = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
-    found = evaluate(cfg, Oracle(detections), str(folder))
+    found = evaluate(cfg, DETECTION, Oracle(detections), str(folder))
     wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
     assert list(found) == ALL_NAMES
     np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-6)
@@ -148,7 +149,7 @@ def test_it_equals_pycocotools_on_coco(tmp_path: Path, real_data: Path) -> None:
 def test_no_detections_score_0(tmp_path: Path, demo_root: Path) -> None:
     truth = open_truth("demo_coco_val")
     nothing = {i: perturbed(truth, i, np.random.default_rng(0))[:0] for i in truth.imgs}
-    found = evaluate(config("demo_R_18_FPN", *SMALL), Oracle(nothing), str(tmp_path))
+    found = evaluate(config("demo_R_18_FPN", *SMALL), DETECTION, Oracle(nothing), str(tmp_path))
     wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, nothing, task)]
     assert list(found) == ALL_NAMES
     np.testing.assert_array_equal(list(found.values()), wanted)
@@ -227,7 +228,9 @@ def test_it_equals_pycocotools_with_empty_images_crowds_and_1203_categories(
 ) -> None:
     truth = open_truth(many_categories)
     detections = many_detections(truth)
-    found = evaluate(many_config(many_categories), Oracle(detections), str(tmp_path / "inference"))
+    found = evaluate(
+        many_config(many_categories), DETECTION, Oracle(detections), str(tmp_path / "inference")
+    )
     wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
     np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-9)
     assert 1 < found["box_AP"] < 99
@@ -241,7 +244,9 @@ def _evaluate_a_share(world: World, folder: Path, name: str) -> None:
     truth = open_truth(name)
     detections = many_detections(truth)
     with process_groups(world):
-        found = evaluate(many_config(name), Oracle(detections), str(folder / "inference"))
+        found = evaluate(
+            many_config(name), DETECTION, Oracle(detections), str(folder / "inference")
+        )
     if not world.is_main:
         assert not found
         return
@@ -267,7 +272,7 @@ def test_true_boxes_score_100_and_boxes_alone_are_possible(tmp_path: Path, demo_
         found.pred_classes = torch.tensor([order.index(a["category_id"]) for a in annotations])
         detections[image_id] = found
     cfg = config("demo_R_18_FPN", "MODEL.MASK_ON", False, *SMALL)
-    scores = evaluate(cfg, Oracle(detections), str(tmp_path))
+    scores = evaluate(cfg, DETECTION, Oracle(detections), str(tmp_path))
     assert list(scores) == [f"box_{ap}" for ap in AP_NAMES]
     assert scores["box_AP"] == scores["box_AP50"] == scores["box_AP75"] == pytest.approx(100)
 
@@ -300,17 +305,17 @@ def test_flatten() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("lvis_v1_val", "lvis"), ("mine", "none")])
 def test_a_test_set_without_an_evaluator_is_named(name: str, kind: str) -> None:
-    check_evaluators(config("demo_R_18_FPN"))
+    kind_of(config("demo_R_18_FPN"), [DETECTION])
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", ("demo_coco_val", name))
     with pytest.raises(UserError, match=rf"{name} is evaluated by '{kind}'; only coco, pascal_voc"):
-        check_evaluators(cfg)
+        kind_of(cfg, [DETECTION])
 
 
 @pytest.mark.parametrize("names", [(), ("demo_coco_val", "coco_2017_val")])
 def test_a_row_of_the_results_is_of_one_test_set(names: tuple[str, ...]) -> None:
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", names)
     with pytest.raises(UserError, match=rf"DATASETS\.TEST names {len(names)} data sets"):
-        check_evaluators(cfg)
+        kind_of(cfg, [DETECTION])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -330,6 +335,6 @@ def test_an_unreadable_image_of_the_test_set_is_named(
     truth = open_truth("demo_coco_val")
     oracle = Oracle({i: perturbed(truth, i, np.random.default_rng(0)) for i in truth.imgs})
     with pytest.raises(UserError) as error:
-        evaluate(cfg, oracle, str(tmp_path / "inference"))
+        evaluate(cfg, DETECTION, oracle, str(tmp_path / "inference"))
     assert str(error.value).startswith(f"{tmp_path}/cut.jpg of the test set cannot be read")
     assert "\n" not in str(error.value)

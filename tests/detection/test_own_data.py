@@ -20,7 +20,7 @@ from common.errors import UserError
 from detection import own_data
 from detection.config import CONFIGS, TransferConfig
 from detection.datasets import require_datasets
-from detection.evaluation import AP_NAMES, check_evaluators, evaluate
+from detection.evaluation import AP_NAMES, DETECTION, evaluate, kind_of
 from detection.own_data import OwnDataset, find
 from detection.train import transfer
 from tests.detection.small_datasets import instances
@@ -90,7 +90,7 @@ def test_the_number_of_classes_is_set_whatever_the_config_has(
         cfg = job(word, word, config=str(path)).detectron2()
         assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 6
         require_datasets(cfg)
-        check_evaluators(cfg)  # of VOC's config, too: it is the set that decides
+        kind_of(cfg, [DETECTION])  # of VOC's config, too: it is the set that decides
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
@@ -118,7 +118,7 @@ def test_the_scores_are_pycocotools(
             masks = np.array([truth.annToMask(a) for a in objects], bool)
             exact.pred_masks = torch.tensor(masks.reshape(-1, *found.image_size))
             detections[image_id] = exact
-    scores = evaluate(cfg, Oracle(detections), str(tmp_path / "inference"))
+    scores = evaluate(cfg, DETECTION, Oracle(detections), str(tmp_path / "inference"))
     wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
     assert list(scores) == ALL_NAMES
     np.testing.assert_allclose(list(scores.values()), wanted, rtol=0, atol=1e-6)

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import segmentation  # noqa: F401  registers FCN's data sets
 from common.distributed import World
 from common.errors import UserError
 from detection.compat import process_groups
+from detection.mapper import TrainMapper
 from detection.stream import ORDER, Batches, Stream, derived_seed
+from segmentation.mapper import SegmentationMapper
 from tests.detection.helpers import config, warnings
 from tests.processes import in_processes
 
@@ -40,6 +41,10 @@ def small(*overrides: Any) -> Any:
         0,
     )
     return config("demo_R_18_FPN", *fixed, *overrides)
+
+
+def stream_of(cfg: Any, seed: int, workers: int | None = None) -> Stream:
+    return Stream(cfg, TrainMapper(cfg), seed, workers)
 
 
 def first(stream: Stream, batches: int) -> list[dict[str, Any]]:
@@ -81,12 +86,12 @@ def test_batches_are_detectron2s_from_any_one_on(
 def test_a_stream_goes_on_with_what_would_have_come(
     demo_root: Path, workers: int, grouping: bool
 ) -> None:
-    whole = Stream(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), seed=3)
+    whole = stream_of(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), 3)
     expected, drawn = [], []
     for batch in itertools.islice(whole, 9):
         expected.append(batch)
         drawn.append(torch.rand(1).item())  # as a model would, in this iteration
-    later = Stream(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), 3, workers)
+    later = stream_of(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), 3, workers)
     later.start = 5
     torch.rand(7)
     iterator = iter(later)
@@ -97,7 +102,7 @@ def test_a_stream_goes_on_with_what_would_have_come(
 
 
 def test_another_seed_has_another_order_and_other_scales(demo_root: Path) -> None:
-    here, there = (first(Stream(small(), seed), 50) for seed in (0, 1))
+    here, there = (first(stream_of(small(), seed), 50) for seed in (0, 1))
     assert [x["file_name"] for x in here] != [x["file_name"] for x in there]
     by_name = {x["file_name"]: x for x in here}
     both = [(x, by_name[x["file_name"]]) for x in there if x["file_name"] in by_name]
@@ -107,7 +112,7 @@ def test_another_seed_has_another_order_and_other_scales(demo_root: Path) -> Non
 
 def test_a_seeds_order_is_the_same_on_every_detectron2(demo_root: Path) -> None:
     cfg, count = small(), len(DatasetCatalog.get("demo_coco_train"))
-    found = list(itertools.islice(Stream(cfg, 3)._batches.sampler, count))
+    found = list(itertools.islice(stream_of(cfg, 3)._batches.sampler, count))
     drawn = np.random.RandomState(derived_seed(3, ORDER)).randint(2**31)  # 0.6's own seed
     order = torch.randperm(count, generator=torch.Generator().manual_seed(drawn))
     assert found == order.tolist() and cfg.SEED == small().SEED
@@ -117,7 +122,7 @@ def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
     records = DatasetCatalog.get("demo_coco_train")[:1]
     DatasetCatalog.register("demo_of_one_image", lambda: records)
     try:
-        images = first(Stream(small("DATASETS.TRAIN", ("demo_of_one_image",)), 0), 20)
+        images = first(stream_of(small("DATASETS.TRAIN", ("demo_of_one_image",)), 0), 20)
     finally:
         DatasetCatalog.remove("demo_of_one_image")
     assert len({(x["image"].shape, float(x["image"].float().mean())) for x in images}) >= 2
@@ -128,13 +133,13 @@ def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
 def test_images_of_unknown_sizes_cannot_be_grouped(demo_root: Path) -> None:
     cfg = config("demo_voc_R_18_FCN", "DATALOADER.ASPECT_RATIO_GROUPING", True)
     with pytest.raises(UserError, match=r"demo_voc_2012_train_aug_sem_seg does not tell the sizes"):
-        Stream(cfg, 0)
+        Stream(cfg, SegmentationMapper(cfg), 0)
 
 
 def _note_batches(world: World, folder: Path) -> None:
     cfg = small("SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ASPECT_RATIO_GROUPING", False)
     epoch = len(DatasetCatalog.get("demo_coco_train"))
-    stream = Stream(cfg, 0)
+    stream = stream_of(cfg, 0)
     names = [x["file_name"] for x in first(stream, epoch // 4)]
     stream.unreadable = world.rank + 1
     with process_groups(world):
@@ -173,7 +178,7 @@ def broken(tmp_path: Path, demo_root: Path) -> Iterator[list[str]]:
 def test_unreadable_images_are_named_counted_and_passed_over(
     broken: list[str], workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
+    stream = stream_of(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
     with caplog.at_level(logging.WARNING, "detection"):
         images = first(stream, 12)
     assert len(images) == 24
@@ -186,7 +191,7 @@ def test_unreadable_images_are_named_counted_and_passed_over(
         skipped = [m for m in caplog.messages if m.startswith("skipped an unreadable image")]
         assert len(skipped) == stream.unreadable
         assert {name for name in broken if any(name in m for m in skipped)} == set(broken)
-    half, again = (Stream(small("DATASETS.TRAIN", (BROKEN,)), 0) for _ in range(2))
+    half, again = (stream_of(small("DATASETS.TRAIN", (BROKEN,)), 0) for _ in range(2))
     first(half, 9)
     again.start = 9
     again.load_state_dict(half.state_dict())
@@ -215,12 +220,12 @@ def test_an_image_with_a_broken_annotation_is_passed_over_too(
     records[0]["annotations"][-1] = kept
     DatasetCatalog.register(BROKEN, lambda: records)
     try:
-        stream = Stream(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
+        stream = stream_of(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
         with caplog.at_level(logging.WARNING, "detection"):
             images = first(stream, 4)
         skipped = warnings(caplog)
         kept["iscrowd"] = 1  # of which Detectron2 reads nothing
-        crowded = Stream(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
+        crowded = stream_of(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
         both = first(crowded, 4)
     finally:
         DatasetCatalog.remove(BROKEN)
@@ -240,7 +245,7 @@ def test_a_data_set_without_a_readable_image_is_an_error(
         record["file_name"] = str(tmp_path / "none.jpg")
     DatasetCatalog.register(BROKEN, lambda: records)
     try:
-        stream = Stream(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
+        stream = stream_of(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
         wanted = (
             r"^100 images in a row cannot be read, such as \S+/none\.jpg \(.*No such file or "
             r"directory.*\); is the data set whole\?"

@@ -18,7 +18,7 @@ import detection  # noqa: F401  registers the embedded data
 from common.distributed import World
 from common.errors import UserError
 from detection.compat import process_groups
-from detection.evaluation import check_evaluators, evaluate, kind_of
+from detection.evaluation import DETECTION, evaluate, kind_of
 from tests.detection.helpers import config
 from tests.processes import in_processes
 
@@ -106,15 +106,15 @@ def test_a_case_computed_by_hand(by_hand: Any, tmp_path: Path) -> None:
         "1": [(0.9, 1, (10, 10, 20, 20)), (0.8, 1, (30, 10, 40, 20))],
         "2": [(0.7, 1, (10, 10, 20, 16)), (0.6, 1, (30, 30, 40, 40)), (0.9, 0, (0, 0, 9, 9))],
     }
-    found = evaluate(by_hand, Oracle(answers), str(tmp_path))
+    found = evaluate(by_hand, DETECTION, Oracle(answers), str(tmp_path))
     cat = {"box_AP50": 28 / 33, "box_AP75": 6 / 11, "box_AP": (2 * 28 / 33 + 8 * 6 / 11) / 10}
     assert found == pytest.approx({name: 100 * ap / 2 for name, ap in cat.items()})
-    assert evaluate(by_hand, Oracle({}), str(tmp_path)) == dict.fromkeys(found, 0.0)
+    assert evaluate(by_hand, DETECTION, Oracle({}), str(tmp_path)) == dict.fromkeys(found, 0.0)
 
 
 def test_perfect_answers_score_100(demo_root: Path, tmp_path: Path) -> None:
     name = "demo_voc_2007_test"
-    found = evaluate(voc_config(name), Oracle(truth(name)), str(tmp_path))
+    found = evaluate(voc_config(name), DETECTION, Oracle(truth(name)), str(tmp_path))
     assert found == pytest.approx({"box_AP": 100, "box_AP50": 100, "box_AP75": 100})
 
 
@@ -122,15 +122,14 @@ def test_perfect_answers_score_100_on_voc(real_data: Path, tmp_path: Path) -> No
     name = "voc_2007_test"
     cfg = config("pascal_voc_R_50_C4_24k", "DATALOADER.NUM_WORKERS", 0)
     assert cfg.DATASETS.TEST[0] == name and len(truth(name)) == 60
-    found = evaluate(cfg, Oracle(truth(name)), str(tmp_path))
+    found = evaluate(cfg, DETECTION, Oracle(truth(name)), str(tmp_path))
     assert found == pytest.approx({"box_AP": 100, "box_AP50": 100, "box_AP75": 100})
     some = {image: objects[:1] for image, objects in truth(name).items()}
-    assert 20 < evaluate(cfg, Oracle(some), str(tmp_path))["box_AP"] < 80
+    assert 20 < evaluate(cfg, DETECTION, Oracle(some), str(tmp_path))["box_AP"] < 80
 
 
 def test_what_its_runs_are_called() -> None:
-    kind = kind_of(config("pascal_voc_R_50_C4_24k"))
-    assert kind.job == "transfer" and kind is not kind_of(config("coco_R_50_C4_1x"))
+    assert kind_of(config("pascal_voc_R_50_C4_24k"), [DETECTION]).job == "transfer"
 
 
 def test_voc_has_no_masks() -> None:
@@ -138,12 +137,12 @@ def test_voc_has_no_masks() -> None:
     with pytest.raises(
         UserError, match=r"MODEL\.MASK_ON is True, but demo_voc_2007_test has boxes"
     ):
-        check_evaluators(cfg)
+        kind_of(cfg, [DETECTION])
     cfg.DATASETS.TEST = ("demo_coco_val",)
     with pytest.raises(
         UserError, match="but demo_voc_2007_trainval has boxes only; set it to Fals"
     ):
-        check_evaluators(cfg)
+        kind_of(cfg, [DETECTION])
 
 
 def _moved(answers: dict[str, Found]) -> dict[str, Found]:
@@ -165,7 +164,7 @@ def _moved(answers: dict[str, Found]) -> dict[str, Found]:
 def _evaluate_in_two(world: World, folder: Path) -> None:
     name = "demo_voc_2007_test"
     with process_groups(world):
-        found = evaluate(voc_config(name), Oracle(_moved(truth(name))), str(folder))
+        found = evaluate(voc_config(name), DETECTION, Oracle(_moved(truth(name))), str(folder))
     assert bool(found) == world.is_main
     if world.is_main:
         (folder / "found.json").write_text(json.dumps(found))
@@ -174,6 +173,6 @@ def _evaluate_in_two(world: World, folder: Path) -> None:
 def test_two_processes_find_what_one_finds(demo_root: Path, tmp_path: Path) -> None:
     in_processes(_evaluate_in_two, tmp_path)
     name = "demo_voc_2007_test"
-    wanted = evaluate(voc_config(name), Oracle(_moved(truth(name))), str(tmp_path))
+    wanted = evaluate(voc_config(name), DETECTION, Oracle(_moved(truth(name))), str(tmp_path))
     assert json.loads((tmp_path / "found.json").read_text()) == pytest.approx(wanted)
     assert 0 < wanted["box_AP"] < 100

@@ -12,6 +12,7 @@ from detection.datasets import uses_demo
 from detection.evaluation import kind_of
 from detection.schedule import build_lr_scheduler
 from segmentation.datasets import CLASSES
+from segmentation.evaluation import SEGMENTATION
 from tests.detection.helpers import CONFIGS, config
 
 PUBLISHED = {  # MoCo (arXiv 1911.05722), A.5; BYOL (arXiv 2006.07733), D.4
@@ -79,7 +80,7 @@ def test_a_config_is_the_published_protocol(
     assert {key: lookup(cfg, key) for key in protocol} == protocol
     assert weights == cfg.MODEL.WEIGHTS
     assert len(CLASSES) == 21 and not uses_demo(cfg)
-    assert kind_of(cfg).job == "segmentation"
+    assert kind_of(cfg, [SEGMENTATION]).job == "segmentation"
 
 
 def rates(name: str, *overrides: Any) -> list[float]:
@@ -122,7 +123,7 @@ def test_another_rate_of_d8_ends_at_the_same_share() -> None:
 
 def test_the_demo_is_the_same_but_small() -> None:
     cfg = config("demo_voc_R_18_FCN")
-    assert uses_demo(cfg) and kind_of(cfg).job == "segmentation"
+    assert uses_demo(cfg) and kind_of(cfg, [SEGMENTATION]).job == "segmentation"
     for key in ("MODEL.META_ARCHITECTURE", "MODEL.RESNETS.RES5_DILATION", "INPUT.FORMAT",
                 "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.RESNETS.NORM"):  # fmt: skip
         assert lookup(cfg, key) == PUBLISHED[key]

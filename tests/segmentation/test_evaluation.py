@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 import segmentation  # noqa: F401  registers the kind of data set
 from common.errors import UserError
-from detection.evaluation import check_evaluators, evaluate
+from detection.evaluation import evaluate, kind_of
 from segmentation import datasets
 from segmentation.datasets import CLASSES
-from segmentation.evaluation import flatten
+from segmentation.evaluation import SEGMENTATION, flatten
 from tests.detection.helpers import config
 
 Masks = dict[str, NDArray[np.uint8]]
@@ -105,7 +105,7 @@ def assert_equal(found: dict[str, float], wanted: dict[str, float]) -> None:
 def test_it_equals_numpy(made: tuple[str, Masks], tmp_path: Path) -> None:
     name, truth = made
     answers = perturbed(truth)
-    found = evaluate(seg_config(name), Oracle(answers), str(tmp_path / "inference"))
+    found = evaluate(seg_config(name), SEGMENTATION, Oracle(answers), str(tmp_path / "inference"))
     assert_equal(found, reference(truth, answers))
     assert 20 < found["mIoU"] < 70
     assert np.isnan(found["IoU-train"])  # neither there nor found
@@ -120,7 +120,7 @@ def test_a_class_that_is_only_predicted_does_not_change_the_mean(
     name, truth = made
     answers = {image: np.where(mask == 20, 19, mask) for image, mask in truth.items()}
     answers = {image: np.where(mask == 255, 0, mask) for image, mask in answers.items()}
-    found = evaluate(seg_config(name), Oracle(answers), str(tmp_path))
+    found = evaluate(seg_config(name), SEGMENTATION, Oracle(answers), str(tmp_path))
     assert found["mIoU"] == pytest.approx(100 * 5 / 6) and np.isnan(found["IoU-train"])
 
 
@@ -130,7 +130,7 @@ def test_a_case_computed_by_hand(made: tuple[str, Masks], tmp_path: Path) -> Non
     labels = np.concatenate([mask.ravel() for mask in truth.values()])
     share = 100 * np.sum(labels == 0) / np.sum(labels != 255)
     nothing = {image: np.zeros_like(mask) for image, mask in truth.items()}
-    found = evaluate(seg_config(name), Oracle(nothing), str(tmp_path))
+    found = evaluate(seg_config(name), SEGMENTATION, Oracle(nothing), str(tmp_path))
     assert found["IoU-background"] == found["pACC"] == pytest.approx(share)
     assert found["mIoU"] == pytest.approx(share / 6) and found["mACC"] == pytest.approx(100 / 6)
 
@@ -145,7 +145,7 @@ def test_perfect_answers_score_100_on_palette_masks(demo_root: Path, tmp_path: P
     truth = read_truth(name)
     assert all(Image.open(r["sem_seg_file_name"]).mode == "P" for r in DatasetCatalog.get(name))
     answers = {image: np.where(mask == 255, 7, mask) for image, mask in truth.items()}
-    found = evaluate(seg_config(name), Oracle(answers), str(tmp_path))
+    found = evaluate(seg_config(name), SEGMENTATION, Oracle(answers), str(tmp_path))
     present = {CLASSES[c] for mask in truth.values() for c in np.unique(mask) if c != 255}
     assert {k for k in NAMES if k.startswith("IoU") and found[k] == pytest.approx(100)} == {
         f"IoU-{label}" for label in present
@@ -159,7 +159,7 @@ def test_it_equals_numpy_on_voc(real_data: Path, tmp_path: Path) -> None:
     truth = read_truth(cfg.DATASETS.TEST[0])
     assert len(truth) == 45
     answers = perturbed(truth, share=0.1)
-    found = evaluate(cfg, Oracle(answers), str(tmp_path))
+    found = evaluate(cfg, SEGMENTATION, Oracle(answers), str(tmp_path))
     assert_equal(found, reference(truth, answers))
     assert np.isfinite(list(found.values())).all()  # the slice has all classes
 
@@ -178,15 +178,15 @@ def test_an_unreadable_mask_is_named(
     name, truth = made
     change(tmp_path / "VOC2012" / "SegmentationClass" / "b.png")
     with pytest.raises(UserError, match=message):
-        evaluate(seg_config(name), Oracle(perturbed(truth)), str(tmp_path))
+        evaluate(seg_config(name), SEGMENTATION, Oracle(perturbed(truth)), str(tmp_path))
 
 
 def test_another_ignored_value_is_refused(demo_root: Path, tmp_path: Path) -> None:
     cfg = seg_config("demo_voc_2012_val_sem_seg")
-    check_evaluators(cfg)
+    assert kind_of(cfg, [SEGMENTATION]) is SEGMENTATION
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254
     with pytest.raises(UserError, match=r"IGNORE_VALUE is 254, but .* by 255"):
-        evaluate(cfg, Oracle({}), str(tmp_path))
+        evaluate(cfg, SEGMENTATION, Oracle({}), str(tmp_path))
 
 
 def test_flatten() -> None:

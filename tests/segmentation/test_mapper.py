@@ -341,7 +341,7 @@ def test_unreadable_files_are_named_counted_and_passed_over(
     try:
         cfg = config("demo_voc_R_18_FCN", "DATASETS.TRAIN", ("broken_masks",),
                      "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2)  # fmt: skip
-        stream = Stream(cfg, 0)
+        stream = Stream(cfg, SegmentationMapper(cfg), 0)
         with caplog.at_level(logging.WARNING, "detection"):
             names = {x["file_name"] for batch in itertools.islice(stream, 12) for x in batch}
     finally:

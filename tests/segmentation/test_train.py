@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from detection import train as detection_train
 from detection.config import TransferConfig
 from detection.convert import convert
 from segmentation.datasets import CLASSES
+from segmentation.evaluation import SEGMENTATION
 from segmentation.train import transfer
 from tests.alone import Ended, told_after
 from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
@@ -173,21 +173,15 @@ def test_two_processes_synchronise_bn_and_share_the_test_set(tmp_path: Path) -> 
     assert text.count("naiveSyncBN stands in for SyncBN between CPU processes") == 2
     # The saved network, evaluated by one process: every image was counted once.
     (tmp_path / "metrics.json").unlink()
-    again = detection_train.evaluate(*_saved(tmp_path), str(tmp_path / "again"))
+    again = _evaluated(tmp_path)
     assert {k: metrics[k] for k in SCORES if metrics[k] is not None} == pytest.approx(
         {k: again[k] for k in SCORES if not math.isnan(again[k])}, abs=1e-3
     )
 
 
-def _saved(folder: Path) -> tuple[Any, torch.nn.Module]:
+def _evaluated(folder: Path) -> dict[str, float]:
     cfg = tiny("SOLVER.IMS_PER_BATCH 4").detectron2()
     model = detection_train.build_model(cfg)
     state = torch.load(folder / "model_final.pth", weights_only=False)["model"]
     model.load_state_dict(state)
-    return cfg, model
-
-
-def test_a_job_that_is_pickled_brings_the_package_along() -> None:
-    """By its name: whoever unpickles it imports ``segmentation`` and registers its kind."""
-    data = pickle.dumps(transfer)
-    assert b"segmentation.train" in data and pickle.loads(data) is transfer
+    return detection_train.evaluate(cfg, SEGMENTATION, model, str(folder / "again"))
