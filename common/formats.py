@@ -2,7 +2,7 @@
 
 A checkpoint is a dict that holds dicts of tensors, its containers. A format is known by what is in
 the file, never by the file's name: where the backbone is, and what else is there. The names are
-those of the methods' own repositories; :mod:`common.recognition` reads the table.
+those of the methods' own repositories; :mod:`common.backbones` reads the table.
 
 A row that names its method has a rule for everything that the method's own code saves. Tensors that
 no rule explains are of another method, whose figures must not be compared with this one's.

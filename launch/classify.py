@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from common import runs
-from common.backbones import ARCHITECTURES
 from common.checkpoints import is_pickle
 from common.errors import UserError
+from common.resnets import ARCHITECTURES
 from common.weights import Weights
 from launch.awaited import (
     Awaited,

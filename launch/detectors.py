@@ -11,7 +11,7 @@ from common import checkpoints, runs
 from common.errors import UserError
 from common.files import sha256
 from common.weights import Weights
-from detection.pickles import is_state, read_weights
+from detection.convert import is_state, read_weights
 from launch import pixels
 from launch.checkpoints import NONE
 from launch.weights import Source, local_path, unchecked

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from common import backbones
+from common import backbones, resnets
 from common.checkpoints import is_pickle
 from common.errors import UserError
 from common.files import sha256
@@ -16,7 +16,6 @@ from common.locks import locked
 from common.weights import Weights
 from detection import convert
 from detection.config import PLACEHOLDER, read_config
-from detection.pickles import CAFFE2, TORCHVISION, read_weights
 from launch import pixels
 from launch.awaited import Pretraining, find_pretraining
 from launch.checkpoints import (
@@ -97,9 +96,9 @@ class Source:
         found |= {f"MODEL.RESNETS.{key}": resnet[key] for key in shape}
         if architecture:
             wanted |= {
-                "MODEL.RESNETS.DEPTH": backbones.depth_of(architecture),
+                "MODEL.RESNETS.DEPTH": resnets.depth_of(architecture),
                 "MODEL.RESNETS.NUM_GROUPS": 1,
-                "MODEL.RESNETS.WIDTH_PER_GROUP": backbones.width_of(architecture),
+                "MODEL.RESNETS.WIDTH_PER_GROUP": resnets.width_of(architecture),
             }
         for key, right in wanted.items():
             if found[key] != right:
@@ -174,13 +173,13 @@ def _detectron2(wanted: str, found_how: str, path: Path, label: str | None) -> S
             f"{wanted} is a plain pickle, not a PyTorch checkpoint; if these are Detectron2 "
             "weights, give the file a name that ends in .pkl, by which Detectron2 knows them."
         )
-    found, digest = read_weights(path), sha256(path)
-    msra = found.author == CAFFE2 and found.architecture != ""
+    found, digest = convert.read_weights(path), sha256(path)
+    msra = found.author == convert.CAFFE2 and found.architecture != ""
     method = found.method + " (target network)" * (found.network == "target" and bool(found.method))
     if msra or wanted.startswith(SUPERVISED):
         method = "supervised"
     treatment = None
-    if found.author in (convert.AUTHOR, TORCHVISION):
+    if found.author in (convert.AUTHOR, convert.TORCHVISION):
         treatment = pixels.TORCHVISION
     elif msra:
         treatment = pixels.MSRA

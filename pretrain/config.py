@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from common.backbones import ARCHITECTURES
 from common.errors import UserError, option
+from common.resnets import ARCHITECTURES
 from common.runs import UNSAID, check_seed, short_hash
 from pretrain import methods
 from pretrain.data import DEMO

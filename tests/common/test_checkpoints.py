@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from common import checkpoints
+from common.checkpoints import StandIn
 from common.errors import UserError
-from common.unpickling import StandIn
 
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from common import backbones
-from common.backbones import depth_of
+from common import backbones, resnets
 from common.errors import UserError
+from common.resnets import depth_of
 from detection import convert
 from detection.convert import detectron2_name, to_detectron2
 from tests.common.samples import SAMPLES
@@ -26,7 +26,7 @@ from tests.detection.helpers import LEWEL_PREFIX, config, save_lewel, shape_stat
 WIDTHS = {"wide_resnet50_2": 128, "wide_resnet101_2": 128}
 
 
-@pytest.mark.parametrize("architecture", backbones.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", resnets.ARCHITECTURES)
 def test_names_are_those_of_detectron2s_resnet(architecture: str) -> None:
     depth = int(re.findall(r"resnet(\d+)", architecture)[0])
     cfg = config("Base-RCNN-FPN-BN", "MODEL.RESNETS.DEPTH", depth, "MODEL.RESNETS.NORM", "BN",

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from common.checkpoints import is_pickle
 from common.errors import UserError
 from detection import convert
-from detection.pickles import Pickled, read_weights
+from detection.convert import Pickled, read_weights
 from tests.common.test_checkpoints import Malicious
 from tests.detection.helpers import (
     LEWEL_PREFIX,
