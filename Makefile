@@ -14,10 +14,10 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slurm test-slurm lint format clean
+.PHONY: help setup demo test slurm test-slurm slurm-trial lint format clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
 setup: $(stamp) ## install everything into .venv (about 5 GB)
@@ -55,10 +55,14 @@ test: lint ## check style and types, then run the tests
 	$(if $(DETECTRON2),PYTHONPATH="$(abspath $(DETECTRON2))") "$(bin)/python" -m pytest
 
 slurm: ## install Slurm's packages for the tests on it (root, apt)
-	@"$(or $(PYTHON),python3)" tools/slurm-sandbox install
+	@"$(or $(PYTHON),python3)" tests/slurm/sandbox/packages.py
 
 test-slurm: setup slurm ## install Slurm (root, apt) and run the tests on it
-	LEWEL_REQUIRE_SLURM=1 "$(bin)/python" -m pytest tests/slurm tests/tools/test_slurm_sandbox.py
+	LEWEL_REQUIRE_SLURM=1 "$(bin)/python" -m pytest tests/slurm
+
+slurm-trial: setup slurm ## try faults on a private Slurm: OUTPUT=FILE.csv EPOCHS=5 ITERATIONS=90
+	"$(bin)/python" -m tests.slurm.trial $(if $(OUTPUT),--output "$(OUTPUT)") \
+		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 lint: setup ## check style and types
 	"$(bin)/ruff" check .

@@ -27,7 +27,6 @@ from launch.cluster.resources import Resources, problem, sbatch_options
 Command = TypeVar("Command")
 
 PREFIX = "LEWEL_SLURM_"
-SANDBOX = "LEWEL_SLURM_SANDBOX"  # where tools/slurm-sandbox is
 NAMES = tuple(f.name for f in fields(Resources) if f.name not in ("cluster", "wait"))
 SBATCH = ("partition", "account", "qos", "constraint")  # by Slurm's own variables, too
 JOBS_OWN = ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
@@ -60,7 +59,7 @@ def resources() -> Resources:
     variables = {f"SBATCH_{name.upper()}": name for name in SBATCH}
     variables |= {f"{PREFIX}{name.upper()}": name for name in NAMES}
     for variable in (name for name in os.environ if name.startswith(PREFIX)):
-        if variable not in variables and not variable.startswith(SANDBOX):
+        if variable not in variables:
             raise UserError(f"{variable} is no setting; those are {', '.join(variables)}.")
     for variable, name in variables.items():
         text = os.environ.get(variable)

@@ -6,30 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from slurm_sandbox import packages
-from tests.slurm.sandbox import Sandbox, started
+from tests.slurm.sandbox.cluster import Sandbox, started
+from tests.slurm.sandbox.packages import PATH, obstacle
 
 REQUIRE = "LEWEL_REQUIRE_SLURM"
 """In the environment, it turns skipped tests into failed ones."""
 
 HERE = Path(__file__).parent.relative_to(Path(__file__).parents[2]).as_posix()
-
-
-def obstacle() -> str:
-    """Why there can be no Slurm here; empty where there can."""
-    missing = packages.missing()
-    if missing:
-        return f"Slurm is not installed here (missing: {', '.join(missing)})"
-    return "Slurm's daemons need root" if os.geteuid() != 0 else ""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    reason = obstacle()
-    if reason and os.environ.get(REQUIRE):
-        pytest.fail(f"{reason}, and {REQUIRE} is set", pytrace=False)
-    if reason:
-        pytest.skip(reason)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -49,12 +32,26 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[Sandbox]:
+def installed() -> None:
+    """Skip a test where there can be no Slurm, or fail it where it must run."""
+    reason = obstacle()
+    if reason and os.environ.get(REQUIRE):
+        pytest.fail(f"{reason}, and {REQUIRE} is set", pytrace=False)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def cluster(installed: None) -> Iterator[Sandbox]:
     """A cluster of 2 nodes × 2 GPUs with accounting, which commands and submitit find."""
-    with (
-        started("--nodes", "2", "--gpus-per-node", "2") as sandbox,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("SLURM_CONF", str(sandbox.folder / "slurm.conf"))
-        patch.setenv("PATH", packages.search_path())
+    with started() as sandbox, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(sandbox.conf))
+        patch.setenv("PATH", PATH)
         yield sandbox
+
+
+@pytest.fixture
+def slurm(cluster: Sandbox) -> Iterator[Sandbox]:
+    """The cluster; what runs on it after the test is cancelled."""
+    yield cluster
+    cluster.cancel_all()

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +11,13 @@ import pytest
 from common.errors import UserError
 from common.provenance import COMMIT
 from launch import results
-from launch.cluster import slurm
-from launch.cluster.states import unfinished
-from slurm_trial_parts.runs import wait_for_end
-from tests.slurm.jobs import detector, end, finished, output, pretrain, record
-from tests.slurm.sandbox import Sandbox, started, wait_for
+from tests.slurm.jobs import end, finished, output, pretrain
+from tests.slurm.sandbox.cluster import Sandbox, started
+from tests.slurm.sandbox.layout import wait_for
+from tests.slurm.trial.others import detector
+from tests.slurm.trial.runs import following, record
 
 TWO_BY_TWO = "--nodes 2 --tasks-per-node 2 --epochs 2 --workers 0 --name run"
-
-
-@pytest.fixture(autouse=True)
-def no_jobs_left(slurm: Sandbox) -> Iterator[None]:
-    yield
-    slurm.wait_idle()
 
 
 @dataclass(frozen=True)
@@ -40,18 +33,17 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module")
-def pipeline(slurm: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def pipeline(cluster: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     output_dir = tmp_path_factory.mktemp("pipeline")
-    words = f"{TWO_BY_TWO} --then {detector(output_dir)}"
+    words = f"{TWO_BY_TWO} --then {detector(output_dir, 'mine', 4)}"
     folder = pretrain(output_dir, words)
     mark = folder / "incarnations" / "0001.json"
     wait_for(mark.exists, "start of the pre-training", 60)
     with pytest.raises(UserError) as refused:
         pretrain(output_dir, TWO_BY_TWO)
     environment = Path(f"/proc/{json.loads(mark.read_text())['pid']}/environ").read_bytes()
-    parent = end(folder)
-    (waiting,) = (output_dir / "runs" / "awaiting").iterdir()
-    child = end(waiting)
+    parent = end(cluster, folder)
+    child = cluster.wait_for_end(following(folder)["job_id"])
     pairs = (word.decode().partition("=") for word in environment.split(b"\0"))
     return Pipeline(
         output_dir, folder, {k: v for k, _, v in pairs}, str(refused.value), parent, child
@@ -62,8 +54,6 @@ def test_a_pretraining_on_two_nodes_and_the_transfer_after_it_make_a_row(pipelin
     metrics = finished(pipeline.folder)
     assert (pipeline.parent, pipeline.child) == ("COMPLETED", "COMPLETED")
     assert metrics["device"] == "4 x cpu" and metrics["restarts"] == 0
-    (waiting,) = (pipeline.output_dir / "runs" / "awaiting").iterdir()
-    assert record(waiting).after == record(pipeline.folder).job_id
     with (pipeline.output_dir / "results" / "transfer.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["config"], row["method"], row["device"]) == ("mine", "LEWEL_B", "2 x cpu")
@@ -85,7 +75,7 @@ def test_a_job_runs_the_snapshot_of_the_code_and_names_its_commit(pipeline: Pipe
 
 
 def test_a_run_that_a_live_job_has_is_refused_without_wait(pipeline: Pipeline):
-    job = record(pipeline.folder).job_id
+    job = record(pipeline.folder)["job_id"]
     assert f"in use by Slurm job {job}" in pipeline.refusal
     assert "--wait" in pipeline.refusal
 
@@ -93,10 +83,10 @@ def test_a_run_that_a_live_job_has_is_refused_without_wait(pipeline: Pipeline):
 def test_a_finished_run_is_recognised_and_submits_nothing(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ):
-    job = record(pipeline.folder).job_id
+    job = record(pipeline.folder)["job_id"]
     assert pretrain(pipeline.output_dir, TWO_BY_TWO) == pipeline.folder
     assert "already finished" in capsys.readouterr().out
-    assert record(pipeline.folder).job_id == job
+    assert record(pipeline.folder)["job_id"] == job
 
 
 @pytest.mark.parametrize(
@@ -119,32 +109,30 @@ def test_a_pretraining_that_fails_takes_the_transfer_with_it(
     slurm: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     folder = pretrain(
-        tmp_path, f"--lr 1e30 --epochs 1 --workers 0 --name run --then {detector(tmp_path)}"
+        tmp_path,
+        f"--lr 1e30 --epochs 1 --workers 0 --name run --then {detector(tmp_path, 'mine', 4)}",
     )
-    (waiting,) = (tmp_path / "runs" / "awaiting").iterdir()
-    child = record(waiting).job_id
-    assert end(folder) == "FAILED"
-    assert wait_for_end(child) == "CANCELLED"
+    parent, child = record(folder)["job_id"], following(folder)["job_id"]
+    assert end(slurm, folder) == "FAILED"
+    assert slurm.wait_for_end(child) == "CANCELLED"
     said = output(folder)
     assert "not finite" in said and f"cancels what waited for this job: {child}" in said
-    states = {found.kind: found.state for found in unfinished(tmp_path)}
-    because = f"cancelled (job {record(folder).job_id}, which it waits for, did not succeed)"
-    assert states == {"pretrain": "failed", "awaiting": because}
     capsys.readouterr()
     results.show(tmp_path)
-    assert child in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"cancelled (job {parent}, which it waits for, did not succeed)" in shown
+    assert child in shown and "failed" in shown
 
 
 def test_without_accounts_wait_ends_with_the_status_of_the_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with started("--nodes", "1", "--gpus-per-node", "0", "--no-accounting") as other:
-        monkeypatch.setenv("SLURM_CONF", str(other.folder / "slurm.conf"))
+    with started(nodes=1, gpus_per_node=0, accounting=False) as other:
+        monkeypatch.setenv("SLURM_CONF", str(other.conf))
         assert other.call("sacct").returncode != 0
         good = pretrain(tmp_path, "--epochs 1 --workers 0 --name good --wait")
         assert finished(good)["restarts"] == 0
         with pytest.raises(UserError, match="not finite"):
             pretrain(tmp_path, "--lr 1e30 --epochs 1 --workers 0 --name bad --wait")
-        jobs = [record(tmp_path / "runs" / "pretrain" / name).job_id for name in ("good", "bad")]
-        states = slurm.states(jobs)
-        assert [states[job].name for job in jobs] == ["COMPLETED", "FAILED"]
+        folders = (tmp_path / "runs" / "pretrain" / name for name in ("good", "bad"))
+        assert [end(other, folder) for folder in folders] == ["COMPLETED", "FAILED"]

@@ -1,15 +1,21 @@
-"""tools/slurm-sandbox makes a real Slurm: jobs, accounts, preemption, faults, and a clean end."""
+"""The sandbox is a real Slurm: jobs, accounts, preemption, faults, and a clean end."""
 
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.slurm.sandbox import Sandbox, started, wait_for
+from tests.slurm.sandbox import packages
+from tests.slurm.sandbox.__main__ import main
+from tests.slurm.sandbox.cluster import Sandbox, started
+from tests.slurm.sandbox.layout import SandboxError, wait_for
 
 LINE = 'echo "$SLURM_JOB_ID $(hostname) $SLURM_LOCALID $CUDA_VISIBLE_DEVICES $(getent hosts n2)"'
-
 YIELDING = """\
 #!/bin/bash
 #SBATCH --partition=main --nodes=2 --exclusive --requeue --time=60 --signal=B:USR2@120
@@ -19,19 +25,17 @@ sleep 600 & wait
 """
 
 
-@pytest.fixture(autouse=True)
-def no_jobs_left(slurm: Sandbox) -> Iterator[None]:
-    yield
-    slurm.wait_idle()
-
-
-def test_it_starts_with_idle_nodes_and_starting_again_changes_nothing(slurm: Sandbox):
-    before = {daemon: slurm.pid(daemon) for daemon in ("munged", "slurmctld", "slurmd.n1")}
-    assert all(before.values())
-    assert slurm.states() == {"n1": "idle", "n2": "idle"}
-    assert slurm.start() == f"export SLURM_CONF={slurm.folder}/slurm.conf\n"
-    assert {daemon: slurm.pid(daemon) for daemon in before} == before
-    assert slurm.is_up()
+def test_it_has_idle_nodes_and_starting_again_changes_nothing(
+    slurm: Sandbox, capsys: pytest.CaptureFixture[str]
+):
+    before = {daemon: slurm.process(daemon) for daemon in slurm.daemons}
+    assert all(before.values()) and slurm.is_up()
+    assert slurm.node_states() == {"n1": "idle", "n2": "idle"}
+    with pytest.raises(SystemExit) as ended:
+        main(["start", "--folder", str(slurm.folder)])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"export SLURM_CONF={slurm.folder}/slurm.conf\n"
+    assert {daemon: slurm.process(daemon) for daemon in before} == before
     partitions = slurm.run("sinfo", "-h", "-o", "%P %D").splitlines()
     assert sorted(partitions) == ["high 2", "main* 2"]
 
@@ -48,34 +52,19 @@ def test_tasks_run_on_both_nodes_with_their_gpus_and_the_job_is_in_the_accounts(
     wait_for(lambda: slurm.run(*account).strip() == "COMPLETED|2", "account of the job")
 
 
-def test_more_gpus_than_a_node_has_are_refused(slurm: Sandbox):
-    refused = slurm.call("sbatch", "--gpus-per-node=3", "--wrap", "true")
-    assert refused.returncode != 0
-    assert "node configuration is not available" in refused.stderr
-
-
-def test_a_killed_slurmd_comes_back_and_jobs_outlive_it(slurm: Sandbox):
+def test_a_killed_slurmd_and_controller_come_back_and_jobs_outlive_them(slurm: Sandbox):
     job = slurm.submit("-w", "n2", "-o", "/dev/null", "--wrap", "sleep 600")
-    wait_for(lambda: slurm.state(job) == "RUNNING", "running job")
-    slurm.kill("slurmd.n2")
-    assert slurm.pid("slurmd.n2") is None
-    assert slurm.pid("slurmd.n1") is not None
-    assert not slurm.is_up()
-    slurm.start()
-    assert slurm.is_up()
-    assert slurm.state(job) == "RUNNING"
-    assert slurm.run("srun", "-w", "n2", "hostname") == "n2\n"
-
-
-def test_a_killed_controller_comes_back_with_its_jobs(slurm: Sandbox):
-    job = slurm.submit("-o", "/dev/null", "--wrap", "sleep 600")
     wait_for(lambda: slurm.state(job) == "RUNNING", "running job")
     running, saved = time.time(), slurm.folder / "state" / "job_state"
     # The controller saves its state every few seconds, and a kill loses what came since.
     wait_for(lambda: saved.exists() and saved.stat().st_mtime > running, "saved state")
-    slurm.kill("slurmctld")
+    slurm.end("slurmd.n2")
+    slurm.end("slurmctld")
+    assert slurm.process("slurmd.n2") is None and slurm.process("slurmd.n1") is not None
+    assert not slurm.is_up()
     slurm.start()
-    assert slurm.state(job) == "RUNNING"
+    assert slurm.is_up() and slurm.state(job) == "RUNNING"
+    assert slurm.run("srun", "-w", "n2", "hostname") == "n2\n"
 
 
 def test_a_job_in_high_preempts_one_in_main_which_starts_again(slurm: Sandbox, tmp_path: Path):
@@ -91,17 +80,78 @@ def test_a_job_in_high_preempts_one_in_main_which_starts_again(slurm: Sandbox, t
 
 
 def test_a_second_cluster_beside_it_without_accounts_ends_without_a_trace(slurm: Sandbox):
-    with started("--nodes", "1", "--gpus-per-node", "0", "--no-accounting") as other:
-        assert other.states() == {"n1": "idle"}
+    with started(nodes=1, gpus_per_node=0, accounting=False) as other:
+        assert other.node_states() == {"n1": "idle"}
         assert other.call("sacct").returncode != 0
         job = other.submit("-o", "/dev/null", "--wrap", "setsid sleep 986 & trap '' TERM; wait")
-        wait_for(lambda: "sleep 986" in other.processes().values(), "running job")
+        wait_for(lambda: "sleep 986" in command_lines(), "running job")
         assert other.state(job) == "RUNNING"
-        refused = other.tool("start", "--nodes", "2")
-        assert refused.returncode == 1 and "stop it first" in refused.stderr
-        assert len(other.processes()) >= 5  # munged, slurmctld, slurmd, slurmstepd, sleep
+        with pytest.raises(SandboxError, match="stop it first"):
+            Sandbox(other.folder, nodes=2).start()
+        assert sum(str(other.folder) in line for line in command_lines()) >= 2
         other.stop()
-        assert other.processes() == {}
+        assert not [line for line in command_lines() if str(other.folder) in line]
+        assert "sleep 986" not in command_lines()
         assert not other.folder.exists()
-        assert other.tool("stop").returncode == 0
     assert slurm.is_up()
+
+
+def command_lines() -> list[str]:
+    """The commands of all processes of this machine."""
+    found = (process.info["cmdline"] for process in psutil.process_iter(["cmdline"]))
+    return [" ".join(words or ()) for words in found]
+
+
+def test_a_stale_pid_file_names_no_daemon(tmp_path: Path):
+    sandbox = Sandbox(tmp_path)
+    sandbox.pid_file("slurmctld").parent.mkdir()
+    sandbox.pid_file("slurmctld").write_text(f"{os.getpid()}\n")  # alive, but another process
+    assert sandbox.process("slurmctld") is None
+
+
+def test_bad_input_is_one_sentence(
+    installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with tempfile.TemporaryDirectory(dir="/tmp") as full:
+        (Path(full) / "thesis.tex").touch()
+        for words, said in (
+            (f"start --folder {full}", "something else in it"),
+            (f"start --folder /tmp/{'x' * 60}", "at most 60 letters"),
+            ("start --folder /tmp/a,b", "at most 60 letters"),
+            (f"stop --folder {tmp_path}", "there is no sandbox"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                main(words.split())
+            (line,) = capsys.readouterr().err.splitlines()
+            assert ended.value.code == 2 and said in line
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_installing_without_apt_or_root_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: bool
+):
+    if not root:
+        (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 99\n")
+        (tmp_path / "apt-get").chmod(0o755)
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(packages, "PATH", str(tmp_path))
+    problem = packages.install()
+    assert "sbatch" in problem and ("without apt-get" if root else "without root") in problem
+
+
+@pytest.mark.parametrize("required", ["", "1"])
+def test_slurm_tests_are_skipped_aloud_without_slurm_or_fail_where_they_must_run(
+    tmp_path: Path, required: str
+):
+    tests = [sys.executable, "-m", "pytest", "tests/slurm/test_sandbox.py", "-k", "idle"]
+    result = subprocess.run(
+        tests,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PATH": str(tmp_path), "LEWEL_REQUIRE_SLURM": required},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == (1 if required else 0), result.stdout
+    last = result.stdout.splitlines()[-2]
+    assert last.startswith("1 Slurm tests were skipped: ") != bool(required)
+    assert ("make test-slurm" in last) != bool(required)

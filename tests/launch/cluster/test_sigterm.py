@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from common.runs import is_finished
-from kill_and_resume import difference, result
 from launch.cluster import submit
 from launch.cluster.follow import follow
 from launch.cluster.resources import Resources
 from launch.cluster.states import steps_done, unfinished
 from tests.launch.cluster.submissions import job
+from tests.slurm.kill_and_resume import difference, result
 
 ROOT = Path(__file__).parents[3]
 WORDS = (
