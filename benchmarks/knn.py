@@ -1,4 +1,4 @@
-"""How well do features tell a few images' classes apart? kNN, cross-validated over all of them.
+"""kNN accuracy of features on a few images, cross-validated over all of them.
 
     python -m benchmarks.knn --weights lewel.pth.tar byol.pth.tar --data /path/to/imagenet
 
@@ -9,25 +9,14 @@ classified once by those of the other folds. Nothing is written.
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
-from torch import nn
 
-from common.backbones import build_resnet, read_backbone
-from common.distributed import World
 from common.errors import command
-from common.weights import Weights
-from pretrain.data import open_images
-from pretrain.evaluation.features import extract
-from pretrain.evaluation.knn import cross_validated
-from pretrain.evaluation.network import load_backbone
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to compare.
+    """The checkpoints to compare, and the images.
 
     Attributes:
         weights: Checkpoints; "none" is a random ResNet.
@@ -54,28 +43,37 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """Print a row for each checkpoint."""
     options = tyro.cli(Options, description=__doc__, args=arguments)
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from common.backbones import build_resnet, read_backbone
+    from common.distributed import World
+    from common.weights import Weights
+    from pretrain.data import open_images
+    from pretrain.evaluation.features import extract
+    from pretrain.evaluation.knn import cross_validated
+    from pretrain.evaluation.network import load_backbone
+
     images = open_images(options.data)
     world = World(0, 1, 0, 1, torch.device("cpu"))
     table = Table(title=f"{options.folds}-fold kNN of {len(images)} images, top-1 in percent")
     for name in ("weights", "k", "top-1", "95 % interval"):
         table.add_column(name, overflow="fold")
     for wanted in options.weights:
-        found = extract(
-            _network(wanted, options), images, options.image_size, options.workers, world, None, 100
-        )
+        torch.manual_seed(options.seed)
+        if wanted == "none":
+            network = load_backbone(Weights(options.backbone))
+        else:
+            network = build_resnet(read_backbone(wanted))
+        found = extract(network, images, options.image_size, options.workers, world, None, 100)
         k, accuracy = cross_validated(
             found.vectors, found.labels, options.folds, options.k, seed=options.seed
         )
         low, high = accuracy.interval
         table.add_row(wanted, str(k), f"{accuracy.percent:.2f}", f"{low:.2f} to {high:.2f}")
     Console(width=140).print(table)
-
-
-def _network(wanted: str, options: Options) -> nn.Module:
-    torch.manual_seed(options.seed)
-    if wanted == "none":
-        return load_backbone(Weights(options.backbone))
-    return build_resnet(read_backbone(wanted))
 
 
 if __name__ == "__main__":

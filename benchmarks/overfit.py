@@ -1,4 +1,4 @@
-"""Can a network learn a few real images by heart? With the project's own model, mapper, evaluator.
+"""Let a network learn a few real images by heart, with the project's model, mapper and evaluator.
 
     DETECTRON2_DATASETS=/path/to/datasets python -m benchmarks.overfit --task segmentation
 
@@ -12,41 +12,33 @@ cannot draw an object of a few pixels (logits that are fitted to VOC's first 8 m
 reach a mIoU of 80 at this size, to those of these 98).
 """
 
-import dataclasses
 import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
-from detectron2.data.datasets import register_coco_instances
-from PIL import Image
 
-import detection.train
-import segmentation.train
 from common.errors import UserError, command
-from detection.config import TransferConfig
-from segmentation.masks import read_mask
 
 CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"
-VOC, COCO = "overfit_voc", "overfit_coco"  # what Detectron2 calls the copies
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Options:
-    """What to learn by heart.
+    """The images, and how they are learned.
 
     Attributes:
         task: Segmentation of VOC 2012's train images, or detection of COCO's train2017.
-        images: How many.
+        images: Number of images.
         size: Their side in pixels; FCN-16s pads it to a multiple of 16 plus 1.
         config: Name of a file in det_configs/, whose model is trained. Default: the task's.
-        iterations: Of all images each. Default: the task's.
+        iterations: Iterations, of all images each.
         lr: Learning rate. Default: the task's.
     """
 
@@ -54,21 +46,20 @@ class Options:
     images: int = 8
     size: int = 161
     config: str | None = None
-    iterations: int | None = None
+    iterations: int = 400
     lr: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Task:
-    """How a task is learnt.
+    """A task, and what a network reaches in it.
 
     Attributes:
         prepare: copies images from the datasets' root to a folder, and registers them.
-        dataset: their name then.
+        dataset: their name then, Detectron2's.
         config: whose model is trained.
-        metric: what is wanted.
+        metric: the score.
         wanted: how much of it, in percent.
-        iterations: until it is there.
         lr: learning rate.
         overrides: of the config.
     """
@@ -78,14 +69,17 @@ class Task:
     config: str
     metric: str
     wanted: float
-    iterations: int
     lr: float
     overrides: str
 
 
 def prepare_voc(root: Path, folder: Path, options: Options) -> None:
     """Images of VOC 2012's train list."""
-    records = segmentation.datasets.load(root / "VOC2012", "train", "SegmentationClass")
+    from PIL import Image
+
+    from segmentation import datasets
+
+    records = datasets.load(root / "VOC2012", "train", "SegmentationClass")
     records = sorted(records, key=_smallest_class, reverse=True)[: options.images]
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
@@ -97,13 +91,17 @@ def prepare_voc(root: Path, folder: Path, options: Options) -> None:
             path = Path(record[key])
             square = Image.open(path).resize((options.size, options.size), how)
             square.save(folder / kind / path.name)
-    listed = segmentation.datasets.list_of(folder, "train")
+    listed = datasets.list_of(folder, "train")
     listed.write_text("".join(f"{record['image_id']}\n" for record in records))
-    segmentation.datasets.register(VOC, folder, "train", "SegmentationClass")
+    datasets.register("overfit_voc", folder, "train", "SegmentationClass")
 
 
 def _smallest_class(record: dict[str, Any]) -> float:
     """The share of the image that its smallest class covers."""
+    import numpy as np
+
+    from segmentation.masks import read_mask
+
     mask = read_mask(record["sem_seg_file_name"], 21, 255)
     pixels = np.bincount(mask[mask != 255], minlength=21)[1:]
     return float(pixels[pixels > 0].min() / mask.size) if pixels.any() else 0.0
@@ -111,6 +109,9 @@ def _smallest_class(record: dict[str, Any]) -> float:
 
 def prepare_coco(root: Path, folder: Path, options: Options) -> None:
     """Images of COCO's train2017 that have objects, and no crowds."""
+    from detectron2.data.datasets import register_coco_instances
+    from PIL import Image
+
     content = json.loads((root / "coco/annotations/instances_train2017.json").read_text())
     crowded = {a["image_id"] for a in content["annotations"] if a["iscrowd"]}
     objects = [a for a in content["annotations"] if a["image_id"] not in crowded]
@@ -128,7 +129,7 @@ def prepare_coco(root: Path, folder: Path, options: Options) -> None:
         kept += [_scaled(a, *ratios) for a in objects if a["image_id"] == image["id"]]
     content |= {"images": chosen, "annotations": kept}
     (folder / "instances.json").write_text(json.dumps(content))
-    register_coco_instances(COCO, {}, str(folder / "instances.json"), str(folder))
+    register_coco_instances("overfit_coco", {}, str(folder / "instances.json"), str(folder))
 
 
 def _scaled(annotation: dict[str, Any], across: float, down: float) -> dict[str, Any]:
@@ -143,27 +144,25 @@ def _scaled(annotation: dict[str, Any], across: float, down: float) -> dict[str,
 
 TASKS = {
     "segmentation": Task(
-        prepare_voc,
-        VOC,
-        "demo_voc_R_18_FCN",
-        "mIoU",
-        90,
-        400,
-        0.05,
-        "INPUT.MIN_SIZE_TRAIN (1.0,1.0) INPUT.MIN_SIZE_TRAIN_SAMPLING relative_range "
+        prepare=prepare_voc,
+        dataset="overfit_voc",
+        config="demo_voc_R_18_FCN",
+        metric="mIoU",
+        wanted=90,
+        lr=0.05,
+        overrides="INPUT.MIN_SIZE_TRAIN (1.0,1.0) INPUT.MIN_SIZE_TRAIN_SAMPLING relative_range "
         "INPUT.CROP.SIZE [{size},{size}] INPUT.CROP.TYPE absolute INPUT.MIN_SIZE_TEST 0",
     ),
     "detection": Task(
-        prepare_coco,
-        COCO,
-        "demo_R_18_FPN",
-        "box_AP50",
-        50,
-        400,
-        0.02,
-        "MODEL.MASK_ON False MODEL.ROI_HEADS.NUM_CLASSES 80 INPUT.MIN_SIZE_TRAIN (0,) "
-        "INPUT.MIN_SIZE_TEST 0 MODEL.RPN.POST_NMS_TOPK_TEST 100 MODEL.ROI_HEADS.POSITIVE_FRACTION "
-        "0.5",
+        prepare=prepare_coco,
+        dataset="overfit_coco",
+        config="demo_R_18_FPN",
+        metric="box_AP50",
+        wanted=50,
+        lr=0.02,
+        overrides="MODEL.MASK_ON False MODEL.ROI_HEADS.NUM_CLASSES 80 INPUT.MIN_SIZE_TRAIN (0,) "
+        "INPUT.MIN_SIZE_TEST 0 MODEL.RPN.POST_NMS_TOPK_TEST 100 "
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION 0.5",
     ),
 }
 COMMON = (
@@ -180,8 +179,11 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
     Raises:
         UserError: if ``DETECTRON2_DATASETS`` does not hold the images.
     """
+    import detection.train
+    import segmentation.train
+    from detection.config import TransferConfig
+
     root, task = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")), TASKS[options.task]
-    iterations = options.iterations or task.iterations
     try:
         (folder / "data").mkdir()
         task.prepare(root, folder / "data", options)
@@ -190,9 +192,9 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
     words = f"{COMMON} {task.overrides}".format(
         name=task.dataset,
         images=options.images,
-        iterations=iterations,
-        first=iterations * 7 // 10,
-        second=iterations * 9 // 10,
+        iterations=options.iterations,
+        first=options.iterations * 7 // 10,
+        second=options.iterations * 9 // 10,
         size=options.size,
     )
     config = TransferConfig(
@@ -209,7 +211,7 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
 @command
 def main() -> int:
     """The console command."""
-    options, start = tyro.cli(Options), time.perf_counter()
+    options, start = tyro.cli(Options, description=__doc__), time.perf_counter()
     task = TASKS[options.task]
     with tempfile.TemporaryDirectory() as folder:
         score, loss = overfit(options, Path(folder))
