@@ -1,7 +1,7 @@
-"""COCO annotations: what of them can be trained on, or scored by, and what can be repaired.
+"""Judgement of COCO annotations: what can be trained on or scored by, and what can be repaired.
 
-What is judged is the content of a JSON file, as ``{"images": [...], "annotations": [...],
-"categories": [...]}``. Keypoints and captions are passed over.
+The content of a JSON file is ``{"images": [...], "annotations": [...], "categories": [...]}``.
+Keypoints and captions are passed over.
 """
 
 import math
@@ -14,37 +14,46 @@ from detection.masks import FLAT_MASK, are_numbers, area_of_mask, flaw_of_mask
 Item = dict[str, Any]
 
 LARGEST = 2**53  # of the whole numbers that every JSON reader keeps
-SHOWN = 3  # of what cannot be used
+SHOWN = 3  # examples of what cannot be used
 IMAGE = ("id", "file_name", "height", "width")
 ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 CATEGORY = ("id", "name")
 FLAT_BOX = "a box of no width or no height"
-# What Detectron2 leaves out of a training by itself. COCO's own train2017 has two such boxes.
+# Left out of a training by Detectron2 itself. COCO's own train2017 has two such boxes.
 LEFT_OUT_ANYWAY = (FLAT_BOX, FLAT_MASK)
 
 
+class NotCOCOError(ValueError):
+    """The content of a file is not in COCO's format; the message says why."""
+
+
 class Verdict(NamedTuple):
-    """What was found, but for the content to be used.
+    """Result of looking through a file.
 
     Attributes:
-        refusal: why it is no ground truth at all; "" if it is one.
-        classes: names, in the order of their ids.
-        objects: how many can be used; crowds are none.
+        categories: id and name of each, by id; ids as they are after a repair.
+        objects: number of objects that can be used, crowds not counted.
         repairs: what was repaired, each in a few words.
-        unusable: how many images and annotations cannot be used.
+        unusable: number of images and annotations that cannot be used.
         examples: the first of these, and why.
-        run_lengths: the first object whose mask is in run lengths; "" if there is none.
-        changed: whether the file would not do as it is.
+        run_lengths: the first object with a mask in run lengths; "" if there is none.
+        changed: True if the file cannot be used as it is.
+        sha256: of the file.
     """
 
-    refusal: str
-    classes: Sequence[str]
+    categories: Sequence[Sequence[Any]]
     objects: int
     repairs: Sequence[str]
     unusable: int
     examples: Sequence[str]
     run_lengths: str
     changed: bool
+    sha256: str = ""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the categories, in the order of a model's classes."""
+        return [name for _, name in self.categories]
 
 
 def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
@@ -52,21 +61,20 @@ def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
 
     Args:
         content: of a COCO file; it is left as it is.
-        scored: whether a test is scored by them, which needs more than a training.
-        masks: whether objects need a mask, and not a box alone.
+        scored: True for a test set, whose scores need more than a training does.
+        masks: True if objects need a mask and not a box alone.
 
     Returns:
-        What was found; and for a test or where the file would not do, what is to be used in its
-        place: without what cannot be used, repaired, and with COCO's own fields alone.
+        The verdict; and for a test set, or a file that cannot be used as it is, the content to use
+        instead: repaired, without what cannot be used, and with COCO's own fields alone.
+
+    Raises:
+        NotCOCOError: if it is no ground truth at all.
     """
-    refusal = _no_ground_truth(content)
-    if refusal:
-        return Verdict(refusal, (), 0, (), 0, (), "", False), content
+    _require_format(content)
     judged = _Judged(content, scored, masks)
-    categories = sorted(content["categories"], key=lambda c: judged.labels[c["id"]])
-    found = Verdict(
-        "",
-        [category["name"] for category in categories],
+    verdict = Verdict(
+        sorted((judged.labels[c["id"]], c["name"]) for c in content["categories"]),
         judged.objects,
         [f"{what}: {count:,}" for what, count in judged.repairs.items()],
         judged.unusable,
@@ -74,25 +82,24 @@ def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
         judged.run_lengths,
         judged.changed,
     )
-    return found, judged.content() if scored or judged.changed else content
+    return verdict, judged.content() if scored or judged.changed else content
 
 
-def _no_ground_truth(content: Any) -> str:
+def _require_format(content: Any) -> None:
     if not isinstance(content, dict):
-        return "it is no JSON object"
+        raise NotCOCOError("it is no JSON object")
     for key in ("images", "annotations", "categories"):
         items = content.get(key)
         if items is None or (items == [] and key != "annotations"):
-            return f'it has no "{key}"'
+            raise NotCOCOError(f'it has no "{key}"')
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            return f'its "{key}" are no list of JSON objects'
+            raise NotCOCOError(f'its "{key}" are no list of JSON objects')
     ids = set()
     for category in content["categories"]:
-        one = category.get("id")
-        if not _is_id(one) or one in ids or not isinstance(category.get("name"), str):
-            return f"a category lacks a name, or an id of its own: {category}"
-        ids.add(one)
-    return ""
+        key = category.get("id")
+        if not _is_id(key) or key in ids or not isinstance(category.get("name"), str):
+            raise NotCOCOError(f"a category lacks a name, or an id of its own: {category}")
+        ids.add(key)
 
 
 class _Judged:
@@ -105,11 +112,11 @@ class _Judged:
         self.examples: list[str] = []
         self.run_lengths, self.changed = "", False
         self.unused: set[Any] = set()  # ids of images that are left out
+        self.categories = content["categories"]
         self.images = self._usable_images(content["images"])
         self.numbers = self._numbers(self.images, "image ids made whole numbers")
-        names = [category["id"] for category in content["categories"]]
+        names = [category["id"] for category in self.categories]
         self.labels = self._numbers(names, "category ids made whole numbers")
-        self.categories = content["categories"]
         self.annotations = self._usable_annotations(content["annotations"])
         ids = [annotation.get("id") for annotation in self.annotations]
         # An id of 0 means "unmatched" inside COCO evaluators.
@@ -119,7 +126,7 @@ class _Judged:
         self.changed = self.changed or bool(self.repairs)
 
     def content(self) -> dict[str, list[Item]]:
-        """What can be used, under the ids that are whole numbers."""
+        """What can be used, under ids that are whole numbers."""
         images, labels = self.numbers, self.labels
         return {
             "images": [_only(IMAGE, i, id=images[i["id"]]) for i in self.images.values()],
@@ -142,7 +149,6 @@ class _Judged:
         self.changed = self.changed or self.scored or why not in LEFT_OUT_ANYWAY
 
     def _usable_images(self, images: Iterable[Item]) -> dict[Any, Item]:
-        """By id."""
         found: dict[Any, Item] = {}
         names: set[str] = set()
         for image in images:
@@ -162,10 +168,9 @@ class _Judged:
                     self.unused.add(key)
                 continue
             names.add(str(name))
-            sizes = {side: int(image[side]) for side in ("height", "width")}
             if not _are_whole((image["height"], image["width"]), 1):
                 self.repairs["image sizes made whole numbers"] += 1
-            found[key] = image | sizes
+            found[key] = image | {side: int(image[side]) for side in ("height", "width")}
         for key in found.keys() & self.unused:
             self._leave_out(f"image {key} ({found[key]['file_name']})", "an id that is not its own")
         return {key: image for key, image in found.items() if key not in self.unused}
@@ -181,7 +186,7 @@ class _Judged:
         found: list[Item] = []
         first: dict[Any, Item] = {}
         listed = {str(key) for key in self.images}
-        # As where images were taken out of a list, and nothing else; if any are left, that is.
+        # If images, and nothing else, were taken out of the list, others of them are still there.
         cut = any(str(annotation.get("image_id")) in listed for annotation in annotations)
         for annotation in annotations:
             key, image_id = annotation.get("id"), annotation.get("image_id")
@@ -205,7 +210,7 @@ class _Judged:
         return found
 
     def _flaw(self, annotation: Item) -> str:
-        """What keeps an annotation from being used; "" if nothing."""
+        """The flaw that keeps an annotation from being used; "" if there is none."""
         for key, known in (("image_id", self.images), ("category_id", self.labels)):
             one = annotation.get(key)
             if not _is_id(one) or one not in known:
@@ -221,14 +226,13 @@ class _Judged:
         return why
 
     def _repair(self, annotation: Item) -> Item:
-        """An annotation that can be used, as it is used."""
         image = self.images[annotation["image_id"]]
-        height, width = image["height"], image["width"]
+        size = image["height"], image["width"]
         mask, area = annotation.get("segmentation") or None, annotation.get("area")
         if None in (annotation.get("iscrowd", 0), annotation.get("ignore", 0)):
             self.repairs["marks that are null, taken for 0"] += 1
             annotation = annotation | {"iscrowd": annotation.get("iscrowd") or 0}
-        if mask and not self.masks and flaw_of_mask(mask, height, width):
+        if mask and not self.masks and flaw_of_mask(mask, *size):
             self.repairs["masks that are none, and not asked for, left out"] += 1
             annotation = annotation | {"segmentation": (mask := None)}
         if self.scored and isinstance(mask, list) and any(len(polygon) < 6 for polygon in mask):
@@ -237,9 +241,7 @@ class _Judged:
             annotation = annotation | {"segmentation": mask}
         if self.scored and not (_is_number(area) and area > 0):
             self.repairs["areas computed"] += 1
-            area = (area_of_mask(mask, height, width) if mask else 0) or math.prod(
-                annotation["bbox"][2:]
-            )
+            area = (area_of_mask(mask, *size) if mask else 0) or math.prod(annotation["bbox"][2:])
             annotation = annotation | {"area": area}
         if not annotation.get("iscrowd"):
             self.objects += 1
@@ -249,7 +251,7 @@ class _Judged:
 
 
 def _only(fields: Sequence[str], item: Item, **changes: Any) -> Item:
-    """These fields of an item, as far as it has them, with other values."""
+    """Those fields that an item has, some of them with other values."""
     return {f: item[f] for f in fields if item.get(f) not in (None, [], {})} | changes
 
 

@@ -1,4 +1,4 @@
-"""Detectron2 checkpoints that a kill cannot cut short, and proof that the weights were taken."""
+"""Detectron2 checkpoints in a run folder, and a check that the weights filled the backbone."""
 
 import logging
 import os
@@ -21,12 +21,15 @@ log = logging.getLogger(__name__)
 
 
 class RunCheckpointer(DetectionCheckpointer):
-    """Writes a run's series of checkpoints, and keeps what Detectron2 did not find in the weights.
+    """Detectron2's checkpointer on a run's checkpoints.
 
     Args:
         model: the detector.
-        series: of the run; None for one that only loads.
-        checkpointables: what else is saved, by name.
+        series: of the run; None to load only.
+        checkpointables: objects with a state that is saved too, by name.
+
+    Attributes:
+        missing: names of the model's tensors that the last load did not find.
     """
 
     def __init__(

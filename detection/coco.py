@@ -1,4 +1,4 @@
-"""COCO files of a config's datasets: judged, once for each file, and repaired for a job."""
+"""COCO files of a config's datasets: judged once for each file, and repaired for a job."""
 
 import codecs
 import contextlib
@@ -16,45 +16,68 @@ from hotcoco import COCO
 
 from common.cache import cached, file_facts
 from common.errors import UserError
-from common.files import atomic_write
-from detection.annotations import SHOWN, Verdict, judge
+from common.files import atomic_write, sha256
+from detection.annotations import SHOWN, NotCOCOError, Verdict, judge
+from detection.datasets import advice, nothing_to_train_on, require_files
 
 log = logging.getLogger("detection")
 
-LAYOUT = 2  # of what is judged, and how; another number has the files read again
-OFFICIAL = frozenset(DatasetCatalog.list())  # Detectron2's own; ours are registered later
+LAYOUT = 3  # of verdicts in the cache; another number has the files read again
 
 
 def require_usable(cfg: Any) -> list[str]:
-    """What was repaired or left out of a config's COCO datasets, a sentence for each.
+    """Raise unless the datasets of a Detectron2 config can be used, as far as lists and JSON show.
+
+    Returns:
+        What was repaired in COCO files or left out of them, a sentence for each.
+
+    Raises:
+        UserError: as :func:`detection.datasets.require_files`; naming a dataset, its COCO file, and
+            what keeps it from being trained on or scored by.
+    """
+    require_files(cfg)
+    sentences: list[str] = []
+    classes: dict[str, list[str]] = {}
+    for name, file in coco_files(cfg).items():
+        found = verdict(name, file, **_uses(cfg, name))
+        _check(cfg, name, file, found)
+        classes[name] = found.classes
+        if found.repairs:
+            repairs = ", ".join(found.repairs)
+            sentences.append(f"dataset {name}: {file} is repaired for this run: {repairs}")
+        if found.unusable:
+            sentences.append(
+                f"dataset {name}: images and annotations of {file} that cannot be trained on, left "
+                f"out: {found.unusable:,} ({some(found.examples, found.unusable)})"
+            )
+    for one, other in itertools.pairwise(classes):
+        if classes[one] != classes[other]:
+            raise UserError(
+                f"dataset {one} has the classes {some(classes[one])}, and {other} "
+                f"{some(classes[other])}; give their files the same categories, in one order."
+            )
+    return sentences
+
+
+def verdict(name: str, file: Path, *, scored: bool, masks: bool) -> Verdict:
+    """The verdict on a COCO file, as of :func:`detection.annotations.judge`.
 
     A file is read once, which takes seconds (COCO's train2017: about 20), and then taken for the
     same while its size and time are.
 
     Raises:
-        UserError: naming a dataset, its file, and what keeps it from being trained on or scored by.
+        UserError: if it cannot be read, or is not in COCO's format.
     """
-    sentences: list[str] = []
-    classes: dict[str, list[str]] = {}
-    for name, file in coco_files(cfg).items():
-        verdict = _verdict(cfg, name, file)
-        _check(cfg, name, file, verdict)
-        classes[name] = list(verdict.classes)
-        if verdict.repairs:
-            repairs = ", ".join(verdict.repairs)
-            sentences.append(f"dataset {name}: {file} is repaired for this run: {repairs}")
-        if verdict.unusable:
-            sentences.append(
-                f"dataset {name}: images and annotations of {file} that cannot be trained on, left "
-                f"out: {verdict.unusable:,} ({_some(verdict.examples, verdict.unusable)})"
-            )
-    for one, other in itertools.pairwise(classes):
-        if classes[one] != classes[other]:
-            raise UserError(
-                f"dataset {one} has the classes {_some(classes[one])}, and {other} "
-                f"{_some(classes[other])}; give their files the same categories, in one order."
-            )
-    return sentences
+    try:
+        facts = [LAYOUT, *file_facts(file), scored, masks]
+        return cached(
+            "annotations",
+            facts,
+            lambda: _judged(name, file, scored, masks)[0],
+            lambda it: Verdict(*it),
+        )
+    except OSError as error:
+        raise UserError(f"dataset {name}: {file} cannot be read: {error.strerror}.") from error
 
 
 def coco_files(cfg: Any) -> dict[str, Path]:
@@ -69,15 +92,16 @@ def coco_files(cfg: Any) -> dict[str, Path]:
 
 
 def write_repaired(cfg: Any, folder: Path) -> dict[str, Path]:
-    """Write what is to be used in the place of a config's COCO files, where they would not do.
+    """Write what is to be used instead of those of a config's COCO files that need a repair.
 
     Returns:
         The files that were written to the folder, by the names of their datasets.
     """
     written = {}
     for name, file in coco_files(cfg).items():
-        if _verdict(cfg, name, file).changed:
-            _, content = _judged(cfg, name, file)
+        uses = _uses(cfg, name)
+        if verdict(name, file, **uses).changed:
+            _, content = _judged(name, file, **uses)
             written[name] = folder / f"{name}.json"
             with atomic_write(written[name], "w") as stream:
                 json.dump(content, stream, default=list)
@@ -85,37 +109,29 @@ def write_repaired(cfg: Any, folder: Path) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def in_place(name: str, file: Path) -> Iterator[None]:
-    """Let Detectron2 read a dataset from another file for the block."""
-    loader, metadata = DatasetCatalog.pop(name), MetadataCatalog.pop(name)
-    classes = metadata.get("thing_classes")
-    kept = {"thing_classes": classes} if classes else {}
-    register_coco_instances(name, kept, str(file), metadata.image_root)
+def in_place(files: dict[str, Path]) -> Iterator[None]:
+    """Let Detectron2 read datasets from other files, given by name, for the block."""
+    kept = {name: (DatasetCatalog.pop(name), MetadataCatalog.pop(name)) for name in files}
+    for name, (_, metadata) in kept.items():
+        classes = metadata.get("thing_classes")
+        known = {"thing_classes": classes} if classes else {}
+        register_coco_instances(name, known, str(files[name]), metadata.image_root)
     try:
         yield
     finally:
-        DatasetCatalog.pop(name)
-        DatasetCatalog.register(name, loader)
-        MetadataCatalog[name] = metadata
-
-
-def advice(name: str, file: object) -> str:
-    """What to do about a file of a dataset."""
-    official = name in OFFICIAL or name.endswith("_sem_seg")  # VOC 2012's masks
-    return "unpack it again" if official else f"mend {file}"
+        for name, (loader, metadata) in kept.items():
+            DatasetCatalog.pop(name)
+            DatasetCatalog.register(name, loader)
+            MetadataCatalog[name] = metadata
 
 
 def _check(cfg: Any, name: str, file: Path, found: Verdict) -> None:
     """Raise for what keeps a dataset from being used."""
-    if found.refusal:
-        raise UserError(
-            f"dataset {name}: {file} is no ground truth in COCO's format: {found.refusal}; mend it."
-        )
     registered = MetadataCatalog.get(name).get("thing_classes")
-    if registered and list(registered) != list(found.classes):
+    if registered and list(registered) != found.classes:
         raise UserError(
-            f"dataset {name} has the classes {_some(registered)}, but {file} "
-            f"{_some(found.classes)}; is it another dataset's?"
+            f"dataset {name} has the classes {some(registered)}, but {file} "
+            f"{some(found.classes)}; is it another dataset's?"
         )
     broken = f"{found.unusable:,} of its images and annotations cannot be used, such as "
     broken += ", ".join(found.examples[:1])
@@ -132,10 +148,7 @@ def _check(cfg: Any, name: str, file: Path, found: Verdict) -> None:
     if not found.objects and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         if found.unusable:
             raise UserError(f"dataset {name} cannot be trained on: {broken}; mend {file}.")
-        raise UserError(
-            f"dataset {name} has no object to train on; annotate some in {file}, or leave it out "
-            "of DATASETS.TRAIN."
-        )
+        raise nothing_to_train_on(name, file)
     if found.run_lengths and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
         raise UserError(
             f"INPUT.MASK_FORMAT is polygon, but dataset {name} has masks in run lengths, such as "
@@ -143,48 +156,42 @@ def _check(cfg: Any, name: str, file: Path, found: Verdict) -> None:
         )
 
 
-def _some(names: Sequence[str], count: int = 0) -> str:
+def some(names: Sequence[str], count: int = 0) -> str:
+    """The first of several names, of which there may be more than are given."""
     return ", ".join(names[:SHOWN]) + (", ..." if (count or len(names)) > SHOWN else "")
-
-
-def _verdict(cfg: Any, name: str, file: Path) -> Verdict:
-    try:
-        facts = [LAYOUT, *file_facts(file), *_uses(cfg, name).values()]
-    except OSError as error:
-        raise UserError(f"dataset {name}: {file} cannot be read: {error.strerror}.") from error
-    return cached(
-        "annotations", facts, lambda: _judged(cfg, name, file)[0], lambda it: Verdict(*it)
-    )
 
 
 def _uses(cfg: Any, name: str) -> dict[str, bool]:
     return {"scored": name in cfg.DATASETS.TEST, "masks": bool(cfg.MODEL.MASK_ON)}
 
 
-def _judged(cfg: Any, name: str, file: Path) -> tuple[Verdict, Any]:
-    uses = _uses(cfg, name)
+def _judged(name: str, file: Path, scored: bool, masks: bool) -> tuple[Verdict, Any]:
     log.info("dataset %s: looking through %s, once", name, file)
+    with file.open("rb") as stream:
+        marked = stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     try:
-        with file.open("rb") as stream:
-            marked = stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
         with file.open(encoding="utf-8-sig") as text:
             content = json.load(text, object_hook=_compact)
-    except (OSError, ValueError, RecursionError) as error:
+        found, content = judge(content, scored=scored, masks=masks)
+    except NotCOCOError as error:
+        raise UserError(
+            f"dataset {name}: {file} is no ground truth in COCO's format: {error}; mend it."
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"dataset {name} cannot be read: {file}: {' '.join(str(error).split())}; "
             f"{advice(name, file)}."
         ) from error
-    verdict, content = judge(content, **uses)
-    if marked and not verdict.refusal:
-        repairs = [*verdict.repairs, "the mark of its encoding, left out"]
-        verdict = verdict._replace(changed=True, repairs=repairs)
-    if uses["scored"] and not verdict.changed and not verdict.refusal:
+    if marked:
+        repairs = [*found.repairs, "the mark of its encoding, left out"]
+        found = found._replace(changed=True, repairs=repairs)
+    if scored and not found.changed:
         try:
             COCO(str(file))
         except ValueError:  # it is strict about what it has no use for, such as info and licenses
-            repairs = [*verdict.repairs, "fields that the evaluator has no use for, left out"]
-            verdict = verdict._replace(changed=True, repairs=repairs)
-    return verdict, content
+            repairs = [*found.repairs, "fields that the evaluator has no use for, left out"]
+            found = found._replace(changed=True, repairs=repairs)
+    return found._replace(sha256=sha256(file)), content
 
 
 def _compact(item: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one place that knows Detectron2 0.6 from the repository's head, and GPUs from CPUs."""
+"""Differences between Detectron2 0.6 and the repository's head, and between GPUs and CPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The embedded data's registration, and whether a config's datasets are there and fit it."""
+"""Registration of the embedded data, and a first look at the files of a config's datasets."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 
 import demo
 from common.errors import UserError
-from detection.coco import advice, require_usable
 
+OFFICIAL = frozenset(DatasetCatalog.list())  # Detectron2's own; the embedded ones come next
 DEMO_PREFIX = "demo_"
 DEMO_ROOT = demo.default_root()
 
@@ -28,24 +28,8 @@ for _split in ("trainval", "test"):
 
 
 def uses_demo(cfg: Any) -> bool:
-    """Whether a Detectron2 config trains or tests on the embedded data."""
+    """True if a Detectron2 config trains or tests on the embedded data."""
     return any(name.startswith(DEMO_PREFIX) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-
-
-def require_datasets(cfg: Any) -> list[str]:
-    """Raise unless every dataset of a Detectron2 config can be used; draw the embedded one.
-
-    COCO's files are judged; :func:`detection.inspection.inspect_datasets` reads the others, and
-    looks for the images.
-
-    Returns:
-        What was repaired or left out, a sentence for each.
-
-    Raises:
-        UserError: as :func:`require_files`; naming a COCO file, and what is wrong with it.
-    """
-    require_files(cfg)
-    return require_usable(cfg)
 
 
 def require_files(cfg: Any) -> None:
@@ -76,6 +60,20 @@ def require_files(cfg: Any) -> None:
         _check_classes(cfg, name)
 
 
+def advice(name: str, file: object) -> str:
+    """Advice about a broken file of a dataset."""
+    official = name in OFFICIAL or name.endswith("_sem_seg")  # VOC 2012's masks
+    return "unpack it again" if official else f"mend {file}"
+
+
+def nothing_to_train_on(name: str, file: object) -> UserError:
+    """The error of a training set without an object."""
+    return UserError(
+        f"dataset {name} has no object to train on; annotate some in {file}, or leave it out of "
+        "DATASETS.TRAIN."
+    )
+
+
 def image_list(name: str) -> Path | None:
     """The text file that lists a VOC dataset's images; None for datasets of another kind."""
     metadata = MetadataCatalog.get(name)
@@ -87,7 +85,7 @@ def image_list(name: str) -> Path | None:
 
 
 def _files(name: str) -> list[Path]:
-    """What must exist, the likeliest to be missing first."""
+    """Files and folders that must exist, the likeliest to be missing first."""
     metadata = MetadataCatalog.get(name)
     keys = ("json_file", "image_root", "dirname", "sem_seg_root")
     found = [Path(metadata.get(key)) for key in keys if metadata.get(key)]

@@ -1,4 +1,4 @@
-"""What happens between the iterations of a fine-tuning: saving, leaving, evaluating, its clock."""
+"""Hooks of a fine-tuning: saving, preemption, writing, precise BN, evaluation; and its clock."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from detection.stream import PRECISE_BN, Stream, derived_seed
 
 
 class Saving(HookBase):
-    """A checkpoint every ``period`` iterations, and after the last; in every process."""
+    """Save every ``period`` iterations and after the last; in every process."""
 
     def __init__(self, checkpointer: RunCheckpointer, period: int) -> None:
         self.checkpointer, self.period = checkpointer, period
@@ -27,7 +27,7 @@ class Saving(HookBase):
 
 
 class Leaving(HookBase):
-    """A checkpoint where the cluster announces the job's end; in every process, the last hook."""
+    """Save and exit where the cluster announces the job's end; in every process, the last hook."""
 
     def __init__(self, checkpointer: RunCheckpointer, preemption: Preemption) -> None:
         self.checkpointer, self.preemption = checkpointer, preemption
@@ -39,9 +39,9 @@ class Leaving(HookBase):
 
 
 class Writing(hooks.PeriodicWriter):
-    """Detectron2's writer, which writes once more after a training: only after a whole one here.
+    """Detectron2's writer, which writes after a training once more: here only after a whole one.
 
-    The iteration after which a job leaves may have been written just now, and twice is too often.
+    The iteration after which a job exits may have been written just now.
     """
 
     def after_train(self) -> None:
@@ -53,11 +53,11 @@ class Writing(hooks.PeriodicWriter):
 
 
 class SharedPreciseBN(hooks.PreciseBN):
-    """Precise BN, after which every process evaluates the detector that is saved.
+    """Precise BN with the same statistics in every process, those of the saved detector.
 
     Processes weigh an iteration by their own number of ROIs, and so would have statistics of
     their own in the ROI heads: all take the main process's. The images are the first of a stream
-    of their own, whenever it is done: after an interruption the same.
+    of their own: after a resume the same.
     """
 
     def __init__(self, cfg: Any, model: nn.Module, mapper: Mapper, seed: int) -> None:
@@ -77,7 +77,7 @@ class SharedPreciseBN(hooks.PreciseBN):
 
 
 class Clock:
-    """Seconds spent on a run, over all the times that it was started; kept in checkpoints."""
+    """Seconds spent on a run over all its attempts; kept in checkpoints."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()

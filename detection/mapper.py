@@ -1,4 +1,4 @@
-"""What makes images and their annotations of dataset dicts, and those that cannot be read."""
+"""Mappers from dataset dicts to images with annotations, and images that cannot be read."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,17 +27,17 @@ UNREADABLE = (
 
 
 class TrainMapper(DatasetMapper):
-    """Detectron2's training mapper, to which a broken annotation is an image's, not the job's.
+    """Detectron2's training mapper, which raises :class:`AnnotationError` for a broken object.
 
-    Those of COCO files were judged before; others come here as they are.
+    Annotations of COCO files were judged before; others come here as they are.
     """
 
     @classmethod
     def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
-        """As Detectron2's, whose assertions do not name the key.
+        """Arguments as Detectron2's, whose assertions do not name the key.
 
         Raises:
-            UserError: naming a key of the config that asks for what there is not.
+            UserError: naming the key.
         """
         inputs = cfg.INPUT
         sampling, sizes = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN
@@ -53,11 +53,6 @@ class TrainMapper(DatasetMapper):
         return dict(super().from_config(cfg, is_train))
 
     def _transform_annotations(self, dataset_dict: dict[str, Any], *args: Any) -> None:
-        """As Detectron2's.
-
-        Raises:
-            AnnotationError: saying what is wrong with an object.
-        """
         try:
             super()._transform_annotations(dataset_dict, *args)
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:

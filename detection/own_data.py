@@ -8,9 +8,7 @@
     images = "cells/train"
 """
 
-import hashlib
 import itertools
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -21,15 +19,15 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from common.cache import cached, file_facts
 from common.errors import UserError
 from common.files import read_toml, settings_file, sha256
+from detection.coco import verdict
 from detection.datasets import DEMO_PREFIX
 
 VARIABLE = "LEWEL_DATASETS"
 NAME = re.compile(rf"(?!{DEMO_PREFIX})\w[\w-]{{0,63}}", re.ASCII)
 FORMAT = "NAME=ANNOTATIONS.json:IMAGES"
-# What such data sets decide in a Detectron2 config.
+# Keys of a Detectron2 config that such data sets decide.
 KEYS = (
     *("DATASETS.TRAIN", "DATASETS.TEST"),
     *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"),
@@ -43,11 +41,11 @@ class OwnDataset:
     """A data set in COCO's format.
 
     Attributes:
-        name: what Detectron2, run folders and results tables call it.
+        name: in Detectron2, run folders and results tables.
         annotations: absolute path of the JSON file.
-        images: absolute path of the folder that it finds its images in.
-        sha256: the JSON file's, when the command read it.
-        categories: id and name of each in the order of the ids, which is that of a model's classes.
+        images: absolute path of the folder of its images.
+        sha256: of the JSON file, when the command read it.
+        categories: id and name of each, in the order of a model's classes.
     """
 
     name: str
@@ -60,7 +58,7 @@ class OwnDataset:
         return f"{self.name} {self.sha256[:8]}"
 
     def register(self) -> None:
-        """Make it known to Detectron2 in this process, once.
+        """Register it with Detectron2 in this process, once.
 
         Raises:
             UserError: if its name is another data set's.
@@ -75,7 +73,7 @@ class OwnDataset:
             )
 
     def require_unchanged(self) -> None:
-        """Raise unless its files are there, and the annotations are those that the command read.
+        """Raise unless its files are there, with the annotations that the command read.
 
         Raises:
             UserError: naming the file.
@@ -91,11 +89,11 @@ class OwnDataset:
 
 
 def use(cfg: Any, datasets: Sequence[OwnDataset], config: str) -> None:
-    """Let a Detectron2 config test on the last of ``datasets``, and train on those before it.
+    """Make a Detectron2 config test on the last of ``datasets``, and train on those before it.
 
     Args:
-        cfg: of a detector, whose number of classes is changed, too.
-        datasets: which are made known to Detectron2.
+        cfg: of a detector; its number of classes is changed, too.
+        datasets: are registered with Detectron2.
         config: the YAML's name.
 
     Raises:
@@ -119,7 +117,7 @@ def find(words: Sequence[str], eval_only: bool = False) -> tuple[OwnDataset, ...
 
     Args:
         words: one to train on and one to test on; none at all for the config's own.
-        eval_only: whether nothing is trained, and there is but one to test on.
+        eval_only: True if nothing is trained, and there is but one to test on.
 
     Raises:
         UserError: if there are more or fewer, one cannot be read, or their categories differ.
@@ -127,7 +125,7 @@ def find(words: Sequence[str], eval_only: bool = False) -> tuple[OwnDataset, ...
     if words and len(words) != (1 if eval_only else 2):
         wanted = "one, to test on" if eval_only else "two, one to train on and one to test on"
         raise UserError(f"--dataset names {len(words)} data sets; give {wanted}.")
-    found = tuple(_find(word) for word in words)
+    found = tuple(_find(word, scored=number == len(words)) for number, word in enumerate(words, 1))
     for one, other in itertools.pairwise(found):
         if one.name == other.name and one != other:
             raise UserError(f"--dataset gives two data sets the name {one.name}; give one another.")
@@ -144,12 +142,12 @@ def find(words: Sequence[str], eval_only: bool = False) -> tuple[OwnDataset, ...
 
 
 def file() -> Path:
-    """Where data sets are defined, if anywhere."""
+    """The file in which data sets are defined, if there is one."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else settings_file("datasets.toml")
 
 
-def _find(word: str) -> OwnDataset:
+def _find(word: str, scored: bool) -> OwnDataset:
     name, inline, paths = word.partition("=")
     annotations, _, images = paths.rpartition(":")
     folder = Path()
@@ -167,36 +165,13 @@ def _find(word: str) -> OwnDataset:
     images = os.path.abspath(folder / Path(images).expanduser())
     if not os.path.isdir(images):
         raise UserError(f"--dataset {name}: {images} is no folder; give that of its images.")
-    try:
-        facts = file_facts(Path(path))
-        digest, categories = cached("categories", facts, lambda: _read(path), tuple)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON ({error})"
-        raise UserError(f"--dataset {name}: {path} cannot be read: {reason}.") from error
-    if not categories:
-        raise UserError(
-            f"--dataset {name}: {path} is not in COCO's format: it needs categories, each with an "
-            "id of its own, a whole number from 0 on, and a name."
-        )
-    return OwnDataset(name, path, images, digest, tuple((i, one) for i, one in categories))
-
-
-def _read(path: str) -> tuple[str, list[tuple[int, str]]]:
-    """SHA-256 of a file, and its categories by id; none if they cannot be told."""
-    data = Path(path).read_bytes()
-    content = json.loads(data)
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        found = {one["id"]: one["name"] for one in content["categories"]}
-        count = len(content["categories"])
-    except (KeyError, TypeError):
-        return digest, []
-    right = all(type(i) is int and i >= 0 and isinstance(n, str) for i, n in found.items())
-    return digest, sorted(found.items()) if right and len(found) == count else []
+    # Masks are what most configs ask for; for another the file is looked through once more.
+    found = verdict(name, Path(path), scored=scored, masks=True)
+    return OwnDataset(name, path, images, found.sha256, tuple((i, c) for i, c in found.categories))
 
 
 def _defined(name: str) -> tuple[str, str]:
-    """Annotations and images of a data set, as the file has them."""
+    """Annotations and images of a data set that the file defines."""
     table = read_toml(file())
     if name not in table:
         raise UserError(

@@ -1,7 +1,7 @@
-"""The images of a fine-tuning: Detectron2's order and batches, from any iteration on.
+"""Images of a fine-tuning: Detectron2's order and batches, from any iteration on.
 
-What becomes of an image depends on the seed and its place in the order alone, and what a model
-draws on the seed and the iteration: a run that is interrupted goes on as it would have gone.
+An image's augmentation depends on the seed and its place in the order alone, and what a model
+draws on the seed and the iteration: a resumed run equals an uninterrupted one.
 """
 
 import itertools
@@ -25,18 +25,18 @@ log = logging.getLogger("detection")
 
 Record = dict[str, Any]
 Place = tuple[int, int]
-"""Where in the order of all processes an image stands, and its index in the data set."""
+"""An image's position in the order of all processes, and its index in the data set."""
 
 TRIES = 100  # for an image that can be read, before the data set is taken for broken
-ORDER, IMAGE, MODEL, PRECISE_BN = range(4)  # what a seed is drawn for
+ORDER, IMAGE, MODEL, PRECISE_BN = range(4)  # uses of a derived seed
 
 
 class Stream:
     """This process's batches, from iteration :attr:`start` on, without end.
 
-    Which images make a batch, also with ``DATALOADER.ASPECT_RATIO_GROUPING``, is as in Detectron2's
-    ``build_detection_train_loader``, of which the samplers are used. (0.6 shuffles batches without
-    grouping among its workers.)
+    Batches are those of Detectron2's ``build_detection_train_loader``, whose samplers are used,
+    also with ``DATALOADER.ASPECT_RATIO_GROUPING``. (0.6 shuffles batches without grouping among its
+    workers.)
 
     Args:
         cfg: a Detectron2 config.
@@ -49,7 +49,7 @@ class Stream:
 
     Attributes:
         start: the iteration to begin with when it is iterated over, from 0.
-        unreadable: how many images could not be read, in this process's batches.
+        unreadable: number of images in this process's batches that could not be read.
     """
 
     def __init__(self, cfg: Any, mapper: Mapper, seed: int, workers: int | None = None) -> None:
@@ -59,9 +59,9 @@ class Stream:
         seeded = compat.seed_sampler(cfg, derived_seed(seed, ORDER))
         parts = build_detection_train_loader.from_config(seeded, mapper=mapper)
         records: list[Record] = parts["dataset"]
-        wide = _wide(records, cfg) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
-        size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-        self._batches = Batches(parts["sampler"], size, wide)
+        self._wide = _wide(records, cfg) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+        self._size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+        self._sampler = parts["sampler"]
         self._images = Images(records, mapper, seed)
 
     def __iter__(self) -> Iterator[list[Record]]:
@@ -70,23 +70,25 @@ class Stream:
         Raises:
             UserError: if none of many images can be read.
         """
+        places = batches(self._sampler, self._size, self._wide)
+        after = itertools.islice(places, self.start, None)
         loader = DataLoader(
             self._images,
             batch_size=None,  # or workers would hold whole batches in shared memory
-            sampler=itertools.chain.from_iterable(self._batches.after(self.start)),
+            sampler=itertools.chain.from_iterable(after),
             num_workers=self._workers,
             collate_fn=_as_it_is,
             worker_init_fn=outlive_sigterm,
         )
         images: Iterator[tuple[Record, int]] = items_of(loader)
         for iteration in itertools.count(self.start):
-            batch = list(itertools.islice(images, self._batches.size))
+            batch = list(itertools.islice(images, self._size))
             self.unreadable += sum(unreadable for _, unreadable in batch)
             seed_all_rng(derived_seed(self._seed, MODEL, comm.get_rank(), iteration))
             yield [record for record, _ in batch]
 
     def state_dict(self) -> dict[str, int]:
-        """How many images of all processes could not be read; to be called in all of them."""
+        """The number of unreadable images of all processes; to be called in all of them."""
         return {"unreadable_images": sum(comm.all_gather(self.unreadable))}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -94,41 +96,34 @@ class Stream:
         self.unreadable = state["unreadable_images"] if comm.is_main_process() else 0
 
 
-class Batches:
+def batches(
+    sampler: Iterable[int], size: int, wide: Sequence[bool] | None
+) -> Iterator[list[Place]]:
     """Batches of places, without end.
 
     Args:
         sampler: Detectron2's, of this process's indices.
         size: images in a batch.
-        wide: by index, whether an image is wider than high; the two make no batch together, but
-            for what stands in for an unreadable one. None if any do.
+        wide: by index, True for an image wider than high; the two kinds make no batch together, but
+            for the stand-in of an unreadable one. None if any do.
     """
-
-    def __init__(self, sampler: Iterable[int], size: int, wide: Sequence[bool] | None) -> None:
-        self.sampler, self.size, self.wide = sampler, size, wide
-
-    def after(self, number: int) -> Iterator[list[Place]]:
-        """All but the first ``number``."""
-        return itertools.islice(self._all(), number, None)
-
-    def _all(self) -> Iterator[list[Place]]:
-        rank, world_size = comm.get_rank(), comm.get_world_size()
-        buckets: tuple[list[Place], list[Place]] = ([], [])
-        for mine, index in enumerate(self.sampler):
-            bucket = buckets[self.wide[index] if self.wide else 0]
-            bucket.append((rank + mine * world_size, index))
-            if len(bucket) == self.size:
-                yield bucket[:]
-                bucket.clear()
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    buckets: tuple[list[Place], list[Place]] = ([], [])
+    for mine, index in enumerate(sampler):
+        bucket = buckets[wide[index] if wide else 0]
+        bucket.append((rank + mine * world_size, index))
+        if len(bucket) == size:
+            yield bucket[:]
+            bucket.clear()
 
 
 class Images(Dataset[tuple[Record, int]]):
-    """Mapped images by place; where one cannot be read, it is named and another is drawn.
+    """Mapped images by place; for one that cannot be read, which is logged, another is drawn.
 
     Args:
         records: Detectron2's dataset dicts.
         mapper: a training mapper of their kind.
-        seed: of what the mapper draws.
+        seed: of the mapper's random numbers.
     """
 
     def __init__(self, records: list[Record], mapper: Mapper, seed: int) -> None:
@@ -136,10 +131,10 @@ class Images(Dataset[tuple[Record, int]]):
         self.mapper, self.seed = mapper, seed
 
     def __getitem__(self, at: Place) -> tuple[Record, int]:
-        """The image and what is annotated, and how many could not be read on the way to it.
+        """A mapped image, and the number of images tried before that could not be read.
 
         Raises:
-            UserError: if that were too many.
+            UserError: if that were :data:`TRIES`.
         """
         place, index = at
         seed_all_rng(derived_seed(self.seed, IMAGE, place))
@@ -159,7 +154,7 @@ class Images(Dataset[tuple[Record, int]]):
 
 
 def _wide(records: list[Record], cfg: Any) -> list[bool]:
-    """Of each image, whether it is wider than high."""
+    """True for each image that is wider than high."""
     try:
         return [record["width"] > record["height"] for record in records]
     except KeyError as error:
@@ -174,5 +169,5 @@ def _as_it_is(image: Any) -> Any:
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed of 32 bits, which has nothing to do with that of other numbers."""
+    """A seed of 32 bits, independent of that of other numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

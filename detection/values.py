@@ -1,4 +1,4 @@
-"""Values of a Detectron2 config that Detectron2 finds wrong only where it uses them, or never."""
+"""Values of a config that Detectron2 finds wrong only in the job, or never."""
 
 from typing import Any
 
@@ -18,6 +18,7 @@ from detectron2.modeling import (
 from common.errors import UserError
 from detection.schedule import build_lr_scheduler
 
+COUNTS = ("MAX_ITER", "CHECKPOINT_PERIOD", "IMS_PER_BATCH")
 FLIPS = ("horizontal", "vertical", "none")
 REGISTRIES = {
     "META_ARCHITECTURE": META_ARCH_REGISTRY,
@@ -28,16 +29,16 @@ REGISTRIES = {
     "ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
 }
-# What there is beside the registered: no head, as in C4, and proposals of a file.
+# Known beside the registered: no head, as in C4, and proposals of a file.
 UNREGISTERED = {"ROI_BOX_HEAD.NAME": "", "PROPOSAL_GENERATOR.NAME": "PrecomputedProposals"}
 
 
 def check_values(cfg: Any, eval_only: bool = False) -> None:
-    """Raise unless Detectron2 can work with the values of a config, and does what they ask for.
+    """Raise unless Detectron2 can work with the values of a config and does as they say.
 
     Args:
         cfg: a Detectron2 config.
-        eval_only: whether nothing is trained.
+        eval_only: True if nothing is trained.
 
     Raises:
         UserError: naming the key and its value.
@@ -78,15 +79,12 @@ def _check_norms(model: Any) -> None:
 
 
 def _check_training(cfg: Any) -> None:
-    for key in ("MAX_ITER", "CHECKPOINT_PERIOD", "IMS_PER_BATCH"):
-        if cfg.SOLVER[key] < 1:
-            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; it must be at least 1.")
-    precise = cfg.TEST.PRECISE_BN
-    if precise.ENABLED and precise.NUM_ITER < 1:
-        raise UserError(
-            f"TEST.PRECISE_BN.NUM_ITER is {precise.NUM_ITER}; it must be at least 1, and "
-            "TEST.PRECISE_BN.ENABLED False leaves precise BN out."
-        )
+    counts = {f"SOLVER.{key}": cfg.SOLVER[key] for key in COUNTS}
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        counts["TEST.PRECISE_BN.NUM_ITER"] = cfg.TEST.PRECISE_BN.NUM_ITER
+    for key, value in counts.items():
+        if value < 1:
+            raise UserError(f"{key} is {value}; it must be at least 1.")
     flip, sampler = cfg.INPUT.RANDOM_FLIP, cfg.DATALOADER.SAMPLER_TRAIN
     if flip not in FLIPS:
         raise UserError(f"INPUT.RANDOM_FLIP is {flip}; choose one of {', '.join(FLIPS)}.")
@@ -101,20 +99,12 @@ def _check_training(cfg: Any) -> None:
 
 def _check_schedule(cfg: Any) -> None:
     tried = cfg.clone()
-    solver = tried.SOLVER
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        steps = list(solver.STEPS)
-        if steps != sorted({*steps}) or min(steps, default=1) < 1 or solver.MAX_ITER in steps:
-            raise UserError(
-                f"SOLVER.STEPS is {solver.STEPS} and SOLVER.MAX_ITER {solver.MAX_ITER}; give "
-                "iterations in rising order, each once, from 1 on, and not the last."
-            )
-        # Detectron2 leaves later ones out, and warns of it in the job.
-        solver.STEPS = tuple(step for step in steps if step < solver.MAX_ITER)
+    # Detectron2 leaves later ones out, and warns of it in the job.
+    tried.SOLVER.STEPS = tuple(step for step in cfg.SOLVER.STEPS if step <= cfg.SOLVER.MAX_ITER)
     try:
         build_lr_scheduler(tried, torch.optim.SGD([torch.zeros(1)], lr=1.0))
     except (AssertionError, ValueError, ZeroDivisionError) as error:
         raise UserError(
-            f"SOLVER.LR_SCHEDULER_NAME, WARMUP_METHOD and what belongs to them make no schedule of "
-            f"Detectron2's: {' '.join(str(error).split()) or type(error).__name__}."
+            "SOLVER.LR_SCHEDULER_NAME, STEPS, WARMUP_METHOD and what belongs to them make no "
+            f"schedule of Detectron2's: {' '.join(str(error).split()) or type(error).__name__}."
         ) from error

@@ -1,4 +1,4 @@
-"""What Detectron2 could not read in the XML files of a VOC dataset, named."""
+"""XML files of a VOC dataset that Detectron2 could not read."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Collection, Mapping
@@ -10,7 +10,7 @@ from detection.datasets import image_list
 
 Reader = Callable[[str], object]
 
-# What Detectron2 makes of the texts of an image, of an object in it, and of one that is scored by.
+# Readers, as of Detectron2, of an image's texts, of an object's, and of an object's in a test set.
 _BOX = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _SIZE: Mapping[str, Reader] = dict.fromkeys(("size/height", "size/width"), int)
 _READ: Mapping[str, Reader] = dict.fromkeys(_BOX, float)
@@ -25,7 +25,7 @@ def broken_annotation(name: str, scored: bool = False) -> str:
 
     Args:
         name: Detectron2's name of the dataset; of another kind, nothing is found.
-        scored: whether Detectron2's evaluator is to read it, which asks for more than a training.
+        scored: True if Detectron2's evaluator is to read it, which asks for more than a training.
     """
     listed, metadata = image_list(name), MetadataCatalog.get(name)
     if listed is None or not metadata.get("dirname"):

@@ -12,8 +12,8 @@ import detection.train
 import segmentation.train
 from common import runs
 from common.errors import UserError
+from detection.coco import require_usable
 from detection.config import LOW_LR, TransferConfig
-from detection.datasets import require_datasets
 from detection.evaluation import DETECTION, kind_of
 from detection.schedule import steps_of
 from launch.awaited import Awaited, start_awaited, waiting_folder
@@ -112,7 +112,7 @@ def check(member: Member, count: int) -> list[str]:
     cfg = config.detectron2()
     solver = cfg.SOLVER
     member.source.check_fits(cfg)
-    repairs = require_datasets(cfg)
+    repairs = require_usable(cfg)
     kind = kind_of(cfg, ENTRIES)
     if config.eval_only:
         print(f"{config.config_name}: evaluation of {config.weights.path}", flush=True)

@@ -1,10 +1,10 @@
 """Checkpoint in, Pascal VOC mIoU out.
 
 Importing this package registers what ``det_configs/*.yaml`` name beyond Detectron2's own and
-``detection``'s: the meta architecture ``FCN``, ``build_dilated_resnet_backbone``, VOC 2012's
-segmentation sets and the embedded ones, and how a ``sem_seg`` set is trained for and evaluated.
+``detection``'s: the meta architectures ``FCN`` and ``FCND8`` with their heads,
+``build_dilated_resnet_backbone``, VOC 2012's segmentation sets and the embedded ones.
 """
 
-from segmentation import backbone, datasets, evaluation, fcn
+from segmentation import backbone, datasets, fcn
 
-__all__ = ["backbone", "datasets", "evaluation", "fcn"]
+__all__ = ["backbone", "datasets", "fcn"]

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012's segmentation sets, and the embedded data's, registered with Detectron2.
+"""Registration of Pascal VOC 2012's segmentation sets, and of the embedded data's.
 
 Under ``DETECTRON2_DATASETS``/VOC2012: ``ImageSets/Segmentation/{train,val,train_aug}.txt``,
 ``JPEGImages``, ``SegmentationClass`` and for train_aug ``SegmentationClassAug``, both with PNG

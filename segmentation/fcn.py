@@ -63,9 +63,9 @@ class FCNHead(nn.Sequential):
             width: channels in between.
             classes: of the logits, with the background.
             norm: Detectron2's name of a norm.
-            convs: how many 3x3 convolutions.
+            convs: number of 3x3 convolutions.
             dilation: of these.
-            concatenate: whether another one follows, over the features and what became of them.
+            concatenate: True for one more, over the features and the output of the others.
             dropout: of whole channels, before the last layer.
         """
 

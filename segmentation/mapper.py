@@ -1,4 +1,4 @@
-"""Training crops: image and mask, scaled, cropped or padded, and flipped together."""
+"""Training crops of image and mask, scaled, cropped or padded, and flipped together."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ class RandomScale(T.Augmentation):
     def __init__(self, low: float, high: float, longest: float | None = None) -> None:
         """
         Args:
-            low: what is drawn is uniform from here
-            high: to here.
+            low: least value of a uniform draw.
+            high: greatest value.
             longest: None if the ratio itself is drawn. Otherwise the shorter side is, in pixels,
-                and this is the most that the longer may have where the shorter has ``high``; where
-                that has less, proportionally (mmsegmentation's Resize with a ratio_range).
+                and the longer is limited to ``longest`` where the shorter has ``high``, and
+                proportionally below (mmsegmentation's Resize with a ratio_range).
         """
         super().__init__()
         self.low, self.high, self.longest = low, high, longest
@@ -47,7 +47,7 @@ class RandomScale(T.Augmentation):
 
 
 class CropOrPad(T.Augmentation):
-    """A random crop of a fixed size; what is smaller is padded to the right and the bottom."""
+    """A random crop of a fixed size; smaller images are padded to the right and the bottom."""
 
     def __init__(self, size: tuple[int, int], fill: NDArray[np.uint8], ignore: int) -> None:
         """
@@ -143,7 +143,7 @@ def distort(
         contrast: factor of the colours.
         saturation: factor of OpenCV's saturation in bytes.
         hue: is added, in OpenCV's units: 2 degrees each, 180 in all.
-        contrast_last: whether the contrast is changed last, and not after the brightness.
+        contrast_last: True to change the contrast last, and not after the brightness.
     """
     image = _linear(image, 1.0, brightness)
     if not contrast_last:
@@ -166,7 +166,7 @@ def _linear(image: NDArray[Any], factor: float, offset: float = 0.0) -> NDArray[
 
 
 class SegmentationMapper:
-    """A record of ``segmentation.datasets`` to what :class:`segmentation.fcn.FCN` trains on.
+    """Mapper from a record of ``segmentation.datasets`` to an input of :class:`fcn.FCN`.
 
     Detectron2's keys are given values here that it does not know.
     ``INPUT.MIN_SIZE_TRAIN_SAMPLING`` "relative_range" says that ``INPUT.MIN_SIZE_TRAIN`` is a

@@ -1,4 +1,4 @@
-"""Make train_aug2012: VOC's train images, and those that SBD has masks of, but VOC's val images.
+"""Creation of train_aug2012: VOC's train images and those with a mask in SBD, without VOC's val.
 
 ``python -m segmentation.train_aug SBD VOC2012`` writes ``SegmentationClassAug/*.png`` and
 ``ImageSets/Segmentation/train_aug.txt`` into the folder VOC2012. SBD is the release of Hariharan et
@@ -7,7 +7,6 @@ have precedence, with their border; SBD's have none. 10,582 images in all (MoCo,
 appendix A.5).
 """
 
-import argparse
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
+import tyro
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -28,15 +28,12 @@ from segmentation.masks import read_mask
 IMAGES = 10_582
 
 
-def make(sbd: Path, voc: Path) -> int:
-    """Write masks and list; both appear whole, the list last, or not at all.
+def make(sbd: tyro.conf.Positional[Path], voc: tyro.conf.Positional[Path]) -> None:
+    """Write the masks and the list of VOC 2012's train_aug, whole or not at all.
 
     Args:
-        sbd: the release's folder, or its ``dataset``.
-        voc: the folder VOC2012.
-
-    Returns:
-        The number of images.
+        sbd: SBD's folder, which has dataset/cls.
+        voc: The folder VOC2012.
 
     Raises:
         UserError: if a file is missing or unreadable, there are not 10,582 images, or something
@@ -68,7 +65,7 @@ def make(sbd: Path, voc: Path) -> int:
                     _convert(mats[name], voc / "JPEGImages" / f"{name}.jpg", partial)
     with atomic_write(list_of(voc, "train_aug"), "w") as file:
         file.writelines(f"{name}\n" for name in names)
-    return len(names)
+    print(f"{len(names):,} images in {list_of(voc, 'train_aug')}")
 
 
 def read_sbd(path: Path) -> NDArray[np.uint8]:
@@ -85,8 +82,7 @@ def read_sbd(path: Path) -> NDArray[np.uint8]:
     if (
         mask.ndim != 2
         or mask.dtype.kind not in "iu"
-        or mask.min() < 0
-        or mask.max() >= len(CLASSES)
+        or not np.isin(mask, range(len(CLASSES))).all()
     ):
         raise UserError(
             f"{path} is not a mask of SBD's: its values are not classes from 0 to 20; unpack it "
@@ -113,7 +109,7 @@ def _read_list(voc: Path, split: str) -> list[str]:
 
 
 def _is_made(folder: Path, names: list[str]) -> bool:
-    """Whether a folder has these masks already; one that has not is not ours to change."""
+    """True if a folder has these masks already; one that lacks some is not ours to change."""
     if not folder.exists():
         return False
     lacking = {f"{name}.png" for name in names} - set(os.listdir(folder))
@@ -165,13 +161,8 @@ def _convert(mat: Path, image: Path, folder: Path) -> None:
 
 @command
 def main() -> None:
-    """The console command."""
-    parser = argparse.ArgumentParser(prog="python -m segmentation.train_aug", description=__doc__)
-    parser.add_argument("sbd", type=Path, help="SBD's folder, which has dataset/cls")
-    parser.add_argument("voc", type=Path, help="the folder VOC2012")
-    arguments = parser.parse_args()
-    count = make(arguments.sbd, arguments.voc)
-    print(f"{count:,} images in {list_of(arguments.voc, 'train_aug')}")
+    """``python -m segmentation.train_aug SBD VOC2012``."""
+    tyro.cli(make, prog="python -m segmentation.train_aug")
 
 
 if __name__ == "__main__":

@@ -18,16 +18,6 @@ from tests.alone import ALONE, attempt
 from tests.detection.helpers import config, shape_state
 
 
-class Broken:
-    """Cannot be saved: what a full disk or a kill does in the middle of a file."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"first": torch.zeros(1000), "then": self}
-
-    def __reduce__(self) -> Any:
-        raise OSError("no space left on device")
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -51,16 +41,6 @@ def test_a_checkpoint_is_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(model.weight, other.weight) and restored.param_groups[0]["lr"] == 0.5
     checkpointer.finish()
     assert (tmp_path / "model_final.pth").resolve().name == name
-
-
-@pytest.mark.parametrize("step", [1, 2])
-def test_a_failed_save_leaves_what_was_there(tmp_path: Path, step: int) -> None:
-    RunCheckpointer(nn.Linear(3, 2), series(tmp_path)).save_step(1)
-    before = files(tmp_path)
-    checkpointer = RunCheckpointer(nn.Linear(3, 2), series(tmp_path), broken=Broken())
-    with pytest.raises(OSError, match="no space"):
-        checkpointer.save_step(step)
-    assert files(tmp_path) == before
 
 
 def test_a_checkpoint_that_was_cut_short_falls_back(tmp_path: Path) -> None:
@@ -111,7 +91,7 @@ def test_whole_weights_are_counted(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "architecture"),
-    [("FPN", "resnet18"), ("FPN", "resnet34"), ("FPN", "wide_resnet50_2"), ("C4", "resnet18")],
+    [("FPN", "wide_resnet50_2"), ("C4", "resnet18")],
 )
 def test_weights_of_another_resnet_are_refused(
     tmp_path: Path, name: str, architecture: str

@@ -18,11 +18,12 @@ from torch import nn
 from common.distributed import World
 from common.errors import UserError
 from detection import coco as judged
+from detection.coco import require_usable
 from detection.compat import process_groups
-from detection.datasets import require_datasets
 from detection.evaluation import DETECTION, evaluate
 from detection.inspection import usable_datasets
 from tests.detection.helpers import config, warnings
+from tests.detection.small_datasets import instances
 from tests.detection.test_annotations import Change, every, images, twice, without
 from tests.processes import in_processes
 
@@ -33,7 +34,7 @@ SMALL = (
 )
 
 
-@pytest.fixture(params=["demo", "real"])
+@pytest.fixture
 def truth(request: pytest.FixtureRequest) -> tuple[Path, dict[str, Any], str]:
     """Six images with their ground truth: folder, content, and a config of as many classes."""
     real = request.param == "real"
@@ -130,41 +131,52 @@ FINE: dict[str, Change] = {
         a.pop("iscrowd") for a in it["annotations"] if not a["iscrowd"]
     ],
 }
-REPAIRED: dict[str, Change] = {
-    "ids from zero": every("id", lambda n: n),
-    "ids all one": every("id", lambda n: 1),
-    "ids below zero": every("id", lambda n: -1 - n),
-    "ids too large": every("id", lambda n: 2**64 + n),
-    "ids with a point": every("id", lambda n: n + 1.0),
-    "no ids": without("id"),
-    "no area": without("area"),
-    "areas of zero": every("area", lambda _: 0),
-    "areas not a number": every("area", lambda _: float("nan")),
-    "areas in words": every("area", lambda n: str(n)),
-    "image ids are words": images(lambda i: f"img_{i}"),
-    "image ids below zero": images(lambda i: -i),
-    "category ids are words": labels_are_words,
-    "an image twice": twice("images"),
-    "an annotation twice": twice("annotations"),
-    "as exported": as_exported,
-    "points among polygons": lambda it: [
-        a["segmentation"].insert(0, [3, 3, 4, 4]) for a in it["annotations"] if not a["iscrowd"]
-    ],
+ANEW, COMPUTED = "annotations numbered anew: ", "areas computed: "
+REPAIRED: dict[str, tuple[Change, str]] = {
+    "ids from zero": (every("id", lambda n: n), ANEW),
+    "ids all one": (every("id", lambda n: 1), ANEW),
+    "ids too large": (every("id", lambda n: 2**64 + n), ANEW),
+    "ids are lists": (every("id", lambda n: [n]), ANEW),
+    "no ids": (without("id"), ANEW),
+    "no area": (without("area"), COMPUTED),
+    "areas not a number": (every("area", lambda _: float("nan")), COMPUTED),
+    "image ids are words": (images(lambda i: f"img_{i}"), "image ids made whole numbers: 6"),
+    "image ids with a point": (images(lambda i: i + 0.5), "image ids made whole numbers: 6"),
+    "category ids are words": (labels_are_words, "category ids made whole numbers: "),
+    "an image twice": (twice("images"), "images listed twice, taken once: 1"),
+    "an annotation twice": (twice("annotations"), "annotations listed twice, taken once: 1"),
+    "sizes with a point": (
+        lambda it: [i.update(width=float(i["width"])) for i in it["images"]],
+        "image sizes made whole numbers: 6",
+    ),
+    "marks that are null": (every("ignore", lambda _: None), "marks that are null, taken for 0: "),
+    "as exported": (as_exported, "fields that the evaluator has no use for, left out"),
+    "points among polygons": (
+        lambda it: [
+            a["segmentation"].insert(0, [3, 3, 4, 4]) for a in it["annotations"] if not a["iscrowd"]
+        ],
+        "masks with polygons of fewer than three points, these left out: ",
+    ),
 }
+ON_REAL_DATA = ("as it is", "run lengths", "ids from zero", "no area", "points among polygons")
 
 
-@pytest.mark.parametrize("case", [*FINE, *REPAIRED])
+@pytest.mark.parametrize(
+    ("truth", "case"),
+    [*(("demo", case) for case in (*FINE, *REPAIRED)), *(("real", case) for case in ON_REAL_DATA)],
+    indirect=["truth"],
+)
 def test_a_perfect_detector_scores_100(
     truth: tuple[Path, dict[str, Any], str], tmp_path: Path, registered: list[str],
     caplog: pytest.LogCaptureFixture, case: str,
 ) -> None:  # fmt: skip
     folder = tmp_path / "data"
-    name, cfg = small(truth, folder, registered, (FINE | REPAIRED)[case])
+    change, repairs = REPAIRED[case] if case in REPAIRED else (FINE[case], "")
+    name, cfg = small(truth, folder, registered, change)
     text = (folder / "truth.json").read_text()
-    said = require_datasets(cfg)
-    assert [s.startswith(f"dataset {name}: {folder}/truth.json is repaired") for s in said] == [
-        True for _ in range(case in REPAIRED)
-    ]
+    said = [sentence for sentence in require_usable(cfg) if name in sentence]
+    start = f"dataset {name}: {folder}/truth.json is repaired for this run: {repairs}"
+    assert len(said) == (case in REPAIRED) and all(s.startswith(start) for s in said)
     loader = DatasetCatalog[name]
     with usable_datasets(cfg, tmp_path / "run"):
         assert (MetadataCatalog.get(name).json_file == f"{folder}/truth.json") is (case in FINE)
@@ -237,10 +249,10 @@ def test_a_test_set_is_refused(
     demo_root: Path, tmp_path: Path, registered: list[str], case: str
 ) -> None:
     change, message = REFUSED[case]
-    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    content = instances(demo_root)
     _, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, change)
     with pytest.raises(UserError, match=message):
-        require_datasets(cfg)
+        require_usable(cfg)
     with pytest.raises(UserError, match=message), usable_datasets(cfg, tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()
@@ -258,19 +270,19 @@ def test_a_test_set_is_refused(
 def test_a_file_that_is_no_json_is_named(
     demo_root: Path, tmp_path: Path, registered: list[str], text: str, why: str
 ) -> None:
-    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    content = instances(demo_root)
     nothing: Change = lambda it: None  # noqa: E731
     _, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, nothing)
     path = tmp_path / "it" / "truth.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=rf"cannot be read: {path}: .*{why}.*; mend {path}\.$"):
-        require_datasets(cfg)
+        require_usable(cfg)
 
 
 def test_a_file_is_read_once(
     demo_root: Path, tmp_path: Path, registered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    content = instances(demo_root)
     change = every("id", lambda n: n)
     name, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, change)
     read: list[str] = []
@@ -282,13 +294,13 @@ def test_a_file_is_read_once(
 
     monkeypatch.setenv("LEWEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(judged, "judge", counted)
-    said = require_datasets(cfg)
+    said = require_usable(cfg)
     assert len(read) == 2 and len(said) == 1  # of training and test
-    assert require_datasets(cfg) == said and len(read) == 2
+    assert require_usable(cfg) == said and len(read) == 2
     (tmp_path / "it" / "truth.json").write_text(json.dumps(content))
-    assert require_datasets(cfg) == [] and len(read) == 3
+    assert require_usable(cfg) == [] and len(read) == 3
     monkeypatch.setenv("LEWEL_CACHE", "/dev/null")  # nothing can be kept there
-    assert require_datasets(cfg) == [] and len(read) == 5
+    assert require_usable(cfg) == [] and len(read) == 5
 
 
 def _evaluate_a_share(world: World, demo_root: Path, folder: Path) -> None:
@@ -297,14 +309,14 @@ def _evaluate_a_share(world: World, demo_root: Path, folder: Path) -> None:
         name, {}, str(folder / "truth.json"), str(demo_root / "coco" / "val2017")
     )
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", (name,), *SMALL)
-    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    content = instances(demo_root)
     with process_groups(world), usable_datasets(cfg, folder / "run"):
         found = evaluate(cfg, DETECTION, Perfect(content), str(folder / "inference"))
     assert not world.is_main or found["box_AP"] == pytest.approx(100)
 
 
 def test_processes_use_one_repaired_file(tmp_path: Path, demo_root: Path) -> None:
-    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    content = instances(demo_root)
     images(lambda i: f"img_{i}")(content)
     (tmp_path / "truth.json").write_text(json.dumps(content))
     in_processes(_evaluate_a_share, demo_root, tmp_path)
@@ -314,13 +326,13 @@ def test_processes_use_one_repaired_file(tmp_path: Path, demo_root: Path) -> Non
 def test_a_file_with_a_mark_of_its_encoding_is_read(
     demo_root: Path, tmp_path: Path, registered: list[str]
 ) -> None:
-    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    content = instances(demo_root)
     name, cfg = small(
         (demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, lambda _: None
     )
     file = tmp_path / "it" / "truth.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert any("the mark of its encoding, left out" in it for it in require_datasets(cfg))
+    assert any("the mark of its encoding, left out" in it for it in require_usable(cfg))
     with usable_datasets(cfg, tmp_path / "run"):
         assert len(DatasetCatalog.get(name)) == len(content["images"])
 

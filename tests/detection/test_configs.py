@@ -184,42 +184,6 @@ def test_a_config_is_the_published_protocol(name: str) -> None:
     assert differing(found, flat(get_cfg())) <= PUBLISHED[name].keys()
 
 
-START = {*SELF_SUPERVISED}
-SCHEDULE = {*ONE_X}
-NORM = {"MODEL.RESNETS.NORM"}
-HEADS = {
-    f"MODEL.ROI_{key}"
-    for key in ("BOX_HEAD.NUM_CONV", "BOX_HEAD.NUM_FC", "BOX_HEAD.NORM", "MASK_HEAD.NORM")
-}
-VARIANTS = [
-    (f"{name}{one}", f"{name}{other}", keys)
-    for name in ("coco_R_50_C4_1x", "coco_R_50_C4_2x", "pascal_voc_R_50_C4_24k")
-    for one, other, keys in [
-        ("", "_infomin", START),
-        ("", "_moco", START | NORM),
-        ("_infomin", "_moco", NORM),
-        ("", "_rand", {"MODEL.WEIGHTS"}),
-    ]
-] + [
-    (f"coco_R_50_FPN_{n}{one}", f"coco_R_50_FPN_{n}{other}", keys)
-    for n in ("1x", "2x")
-    for one, other, keys in [
-        ("", "_infomin", START),
-        ("_infomin", "_moco", HEADS),
-        ("", "_rand", {"MODEL.WEIGHTS"}),
-    ]
-] + [
-    (f"coco_R_50_{detector}_1x{start}", f"coco_R_50_{detector}_2x{start}", SCHEDULE)
-    for detector in ("C4", "FPN")
-    for start in ("", "_infomin", "_moco", "_rand")
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("one", "other", "keys"), VARIANTS)
-def test_variants_differ_in_nothing_else(one: str, other: str, keys: set[str]) -> None:
-    assert differing(resolve(one), resolve(other)) == keys
-
-
 def test_nothing_is_said_twice() -> None:
     """A file never gives a key the value that it has already, Detectron2's defaults aside."""
     for path in CONFIGS.glob("*_R_50_*.yaml"):

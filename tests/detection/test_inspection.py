@@ -1,12 +1,10 @@
 """Datasets are counted, and what is wrong with them is named before training."""
 
-import json
 import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from detectron2.data import DatasetCatalog
@@ -15,46 +13,49 @@ from PIL import Image
 import demo
 from common.errors import UserError
 from detection import inspection
-from detection.datasets import require_datasets
-from detection.inspection import inspect, inspect_datasets, usable_datasets
+from detection.coco import require_usable
+from detection.inspection import inspect_datasets, usable_datasets
 from tests.detection.helpers import config, warnings
 from tests.detection.small_datasets import cfg_of, coco, cut, instances, replaced, voc
 
 
-def test_the_embedded_data_is_counted(demo_root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    content = json.loads(
-        (demo_root / "coco" / "annotations" / "instances_train2017.json").read_text()
-    )
-    report = inspect("demo_coco_train")
-    assert (report.images, report.objects) == (len(content["images"]), len(content["annotations"]))
-    assert not report.missing and not report.outside and not report.empty
-    names = (demo_root / "VOC2007" / "ImageSets" / "Main" / "test.txt").read_text().split()
-    objects = sum(
-        (demo_root / "VOC2007" / "Annotations" / f"{name}.xml").read_text().count("<object>")
-        for name in names
-    )
-    with caplog.at_level(logging.INFO, "detection"):
-        inspect_datasets(cfg_of("demo_coco_train"))
-    counts = f"dataset demo_voc_2007_test: {len(names)} images, {objects} objects"
-    assert counts in caplog.messages
-    assert any(m.startswith(f"dataset demo_coco_train: {report.images}") for m in caplog.messages)
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "detection")
 
 
-@pytest.mark.parametrize(
-    ("name", "images", "objects", "empty"),
-    [
-        ("coco_2017_train", 70, 916, ()),
-        ("coco_2017_val", 50, 581, ()),
-        ("voc_2007_trainval", 60, None, ()),
-        ("voc_2012_trainval", 62, None, ("aeroplane",)),  # the slice has none
-    ],
-)
-def test_real_data_is_counted(
-    real_data: Path, name: str, images: int, objects: int | None, empty: tuple[str, ...]
+def test_real_and_embedded_data_are_counted(
+    demo_root: Path, real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    report = inspect(name)
-    assert report.images == images and objects in (None, report.objects)
-    assert not report.missing and not report.outside and report.empty == empty
+    inspect_datasets(cfg_of("demo_coco_train"), tmp_path)
+    names = ("coco_2017_train", "voc_2012_trainval", "voc_2007_trainval")
+    for name in names:
+        cfg = config("coco_R_50_FPN_1x_infomin", "DATASETS.TRAIN", (name,))
+        if "voc" in name:
+            cfg = config("pascal_voc_R_50_C4_24k", "DATASETS.TRAIN", (name,))
+        cfg.DATASETS.TEST = ()
+        inspect_datasets(cfg, tmp_path)
+    counted = [m for m in caplog.messages if "images, " in m]
+    voc_objects = [
+        sum(
+            (folder / "Annotations" / f"{one}.xml").read_text().count("<object>")
+            for one in (folder / "ImageSets" / "Main" / f"{split}.txt").read_text().split()
+        )
+        for folder, split in (
+            (demo_root / "VOC2007", "test"),
+            (real_data / "VOC2012", "trainval"),
+            (real_data / "VOC2007", "trainval"),
+        )
+    ]
+    assert counted[1:] == [
+        f"dataset demo_voc_2007_test: 4 images, {voc_objects[0]} objects",
+        "dataset coco_2017_train: 70 images, 916 objects",
+        f"dataset voc_2012_trainval: 62 images, {voc_objects[1]} objects",
+        f"dataset voc_2007_trainval: 60 images, {voc_objects[2]} objects",
+    ]
+    assert warnings(caplog) == [  # the slice has none
+        "dataset voc_2012_trainval: classes without an object: 1 (aeroplane)"
+    ]
 
 
 def test_boxes_outside_and_empty_classes_are_named_and_no_error(
@@ -69,14 +70,11 @@ def test_boxes_outside_and_empty_classes_are_named_and_no_error(
     inside = [[0, 0, width, height], [-0.5, 0, width + 1, height]]
     kept += [{**kept[0], "id": 10**6 + i, "bbox": box} for i, box in enumerate(beyond + inside)]
     name = coco(demo_root, tmp_path, registered, annotations=kept)
-    report = inspect(name)
-    assert report.outside == (str(tmp_path / "val2017" / file_name),) * 3
-    assert report.empty == ("crescent", "disc")
-    with caplog.at_level(logging.WARNING, "detection"):
-        inspect_datasets(cfg_of(name))
-    assert [m for m in caplog.messages if m.startswith(f"dataset {name}")] == [
+    inspect_datasets(cfg_of(name), tmp_path)
+    file = tmp_path / "val2017" / file_name
+    assert warnings(caplog) == [
         f"dataset {name}: boxes that reach outside their images, cut there: 3 "
-        f"({', '.join(report.outside)})",
+        f"({file}, {file}, {file})",
         f"dataset {name}: classes without an object: 2 (crescent, disc)",
     ]
 
@@ -85,24 +83,22 @@ def test_missing_images_of_a_training_set_are_named_of_a_test_set_refused(
     demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     name = voc(demo_root, tmp_path, registered)
-    first, *others = (
+    others = [
         tmp_path / "VOC2007" / "JPEGImages" / f"{one}.jpg"
         for one in (tmp_path / "VOC2007/ImageSets/Main/test.txt").read_text().split()
-    )
+    ]
+    first = others.pop(1)
     first.unlink()
-    with caplog.at_level(logging.WARNING, "detection"):
-        inspect_datasets(cfg_of(name))
+    inspect_datasets(cfg_of(name), tmp_path)
     assert warnings(caplog) == [
         f"dataset {name}: missing files, passed over in training: 1 ({first})"
     ]
-    caplog.clear()
     with pytest.raises(UserError, match=rf"{name} lacks 1 files of its 4 images, such as {first}"):
-        inspect_datasets(cfg_of("demo_voc_2007_trainval", name))
-    assert not any("missing files" in message for message in caplog.messages)
+        inspect_datasets(cfg_of("demo_voc_2007_trainval", name), tmp_path)
     for path in others:
         path.unlink()
-    with pytest.raises(UserError, match=f"{name} lacks 4 files of its 4 images"):
-        inspect_datasets(cfg_of(name))
+    with pytest.raises(UserError, match=f"dataset {name} is not whole"):
+        inspect_datasets(cfg_of(name), tmp_path)
 
 
 def with_masks(train: str, test: str = "demo_coco_val", form: str = "polygon") -> Any:
@@ -118,53 +114,51 @@ def test_a_broken_object_of_a_training_set_is_left_out_named_and_counted(
     content = instances(demo_root)
     first, *others = content["annotations"]
     name = coco(demo_root, tmp_path, registered, annotations=[replaced(first, change), *others])
-    (sentence,) = require_datasets(with_masks(name))
+    (sentence,) = require_usable(with_masks(name))
     assert re.match(
         rf"dataset {name}: images and annotations of {tmp_path}/val\.json that cannot be trained "
         rf"on, left out: 1 \(annotation {first['id']} of \d+\.jpg: ",
         sentence,
     )
-    with (
-        caplog.at_level(logging.WARNING, "detection"),
-        usable_datasets(with_masks(name), tmp_path / "run"),
-    ):
+    with usable_datasets(with_masks(name), tmp_path / "run"):
         records = DatasetCatalog.get(name)
     assert sentence in warnings(caplog)
     assert sum(len(r["annotations"]) for r in records) == len(others)
     assert len(records) == len(content["images"])
 
 
+NOTHING = "has no object to train on; annotate some in .*, or leave it out"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": None}, r"cannot be trained on: \d+ of .*: no box of four numbers"),
+        ({"segmentation": None}, r"cannot be trained on: .* no mask, for which MODEL\.MASK"),
+        ({"iscrowd": 1}, NOTHING),
+    ],
+)
 def test_a_training_set_without_boxes_or_masks_or_objects_is_refused(
+    demo_root: Path, tmp_path: Path, registered: list[str], change: dict[str, Any], message: str
+) -> None:
+    without = [replaced(a, change) for a in instances(demo_root)["annotations"]]
+    name = coco(demo_root, tmp_path, registered, annotations=without)
+    cfg = with_masks(name)
+    with pytest.raises(UserError, match=f"dataset {name} {message}"):
+        require_usable(cfg)
+    if message == NOTHING:
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+        inspect_datasets(cfg, tmp_path)
+
+
+def test_a_voc_training_set_without_objects_is_refused(
     demo_root: Path, tmp_path: Path, registered: list[str]
 ) -> None:
-    annotations = instances(demo_root)["annotations"]
-    crowds = [a | {"iscrowd": 1} for a in annotations]
-    count = len(annotations)
-    for number, (key, kept, message) in enumerate(
-        [
-            ("bbox", annotations, rf"cannot be trained on: {count} of .*: no box of four numbers"),
-            (
-                "segmentation",
-                annotations,
-                r"cannot be trained on: .* no mask, for which MODEL\.MAS",
-            ),
-            (
-                "",
-                crowds,
-                "has no object to train on; annotate some in .*/val.json, or leave it out",
-            ),
-            ("", [], "has no object to train on; annotate some in .*/val.json, or leave it out"),
-        ]
-    ):
-        folder = tmp_path / str(number)
-        without = [replaced(a, {key: None}) for a in kept]
-        name = coco(demo_root, folder, registered, annotations=without)
-        with pytest.raises(UserError, match=f"dataset {name} {message}"):
-            require_datasets(with_masks(name))
-    cfg = with_masks(name)
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    require_datasets(cfg)
-    inspect_datasets(cfg)
+    name = voc(demo_root, tmp_path, registered)
+    for path in (tmp_path / "VOC2007" / "Annotations").iterdir():
+        path.write_text(re.sub("(?s)<object>.*</object>", "", path.read_text()))
+    with pytest.raises(UserError, match=f"dataset {name} {NOTHING}"):
+        inspect_datasets(cfg_of(name), tmp_path)
 
 
 def test_masks_in_run_lengths_are_no_polygons(
@@ -181,8 +175,8 @@ def test_masks_in_run_lengths_are_no_polygons(
     with pytest.raises(
         UserError, match=r"INPUT\.MASK_FORMAT is polygon, but .*; set it to bitmask"
     ):
-        require_datasets(with_masks(name))
-    assert require_datasets(with_masks(name, name, "bitmask")) == []
+        require_usable(with_masks(name))
+    assert require_usable(with_masks(name, name, "bitmask")) == []
 
 
 def turned(path: Path, orientation: int) -> None:
@@ -219,12 +213,10 @@ def test_an_image_that_is_not_as_annotated_is_named(
     name = coco(demo_root, tmp_path, registered, images=content["images"])
     path = tmp_path / "val2017" / content["images"][3]["file_name"]
     Image.new("RGB", (64, 48)).save(path)
-    inspect_datasets(with_masks(name, name))
     turned(path, 3)  # upside down
-    inspect_datasets(with_masks(name, name))
+    inspect_datasets(with_masks(name, name), tmp_path)
     spoil(path)
-    with caplog.at_level(logging.WARNING, "detection"):
-        inspect_datasets(with_masks(name))
+    inspect_datasets(with_masks(name), tmp_path)
     (warning,) = (w for w in warnings(caplog) if "not as annotated" in w)
     assert re.fullmatch(
         rf"dataset {name}: images not as annotated, passed over, of 10 looked at: 1 "
@@ -233,23 +225,24 @@ def test_an_image_that_is_not_as_annotated_is_named(
     )
     message = rf"{name} cannot be scored by: 1 of 10 images are not as annotated, such as {path} "
     with pytest.raises(UserError, match=rf"{message}\({why}\); mend them or {tmp_path}/val\.json"):
-        inspect_datasets(with_masks("demo_coco_train", name))
+        inspect_datasets(with_masks("demo_coco_train", name), tmp_path)
 
 
-def test_of_a_large_training_set_a_part_is_looked_at(demo_root: Path, tmp_path: Path) -> None:
-    records = DatasetCatalog.get("demo_coco_train")
+def test_of_a_large_training_set_a_part_is_looked_at(
+    demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked_at: list[str] = []
-    with mock.patch.object(inspection, "_mismatch", lambda r: looked_at.append(r["file_name"])):
-        inspect("demo_coco_train", sample=5)
-        assert looked_at == [records[i]["file_name"] for i in range(0, len(records), 5)]
-        inspect("demo_coco_train")
-    assert len(looked_at) == 5 + len(records)
+    monkeypatch.setattr(inspection, "_mismatch", lambda r: looked_at.append(r["file_name"]))
+    monkeypatch.setattr(inspection, "SAMPLE", 5)
+    inspect_datasets(with_masks("demo_coco_train"), tmp_path)
+    train, test = ([r["file_name"] for r in DatasetCatalog.get(f"demo_coco_{s}")]
+                   for s in ("train", "val"))  # fmt: skip
+    assert looked_at == [*train[:: -(-len(train) // 5)], *test]
 
 
 def test_a_broken_json_is_named(demo_root: Path, tmp_path: Path, registered: list[str]) -> None:
     name = coco(demo_root, tmp_path, registered)
     cut(tmp_path / "val.json")
     wanted = rf"dataset {name} cannot be read: .*/val\.json: .*; mend .*/val\.json\.$"
-    for check in (require_datasets, inspect_datasets):
-        with pytest.raises(UserError, match=wanted):
-            check(cfg_of(name))
+    with pytest.raises(UserError, match=wanted):
+        inspect_datasets(cfg_of(name), tmp_path)

@@ -183,7 +183,7 @@ def test_a_test_set_that_lacks_an_image_is_refused_before_training(
 ) -> None:
     records = [dict(r) for r in DatasetCatalog.get("demo_coco_val")]
     records[1]["file_name"] = "nowhere.jpg"
-    monkeypatch.setattr(inspection, "_read", lambda _: records)
+    monkeypatch.setattr(inspection, "_read", lambda *_: records)
     with pytest.raises(UserError, match=r"lacks 1 files of its 10 images, such as nowhere\.jpg"):
         transfer(tiny(), tmp_path)
     assert not list(tmp_path.glob("*.pth"))

@@ -112,12 +112,6 @@ def test_a_case_computed_by_hand(by_hand: Any, tmp_path: Path) -> None:
     assert evaluate(by_hand, DETECTION, Oracle({}), str(tmp_path)) == dict.fromkeys(found, 0.0)
 
 
-def test_perfect_answers_score_100(demo_root: Path, tmp_path: Path) -> None:
-    name = "demo_voc_2007_test"
-    found = evaluate(voc_config(name), DETECTION, Oracle(truth(name)), str(tmp_path))
-    assert found == pytest.approx({"box_AP": 100, "box_AP50": 100, "box_AP75": 100})
-
-
 def test_perfect_answers_score_100_on_voc(real_data: Path, tmp_path: Path) -> None:
     name = "voc_2007_test"
     cfg = config("pascal_voc_R_50_C4_24k", "DATALOADER.NUM_WORKERS", 0)
@@ -126,10 +120,6 @@ def test_perfect_answers_score_100_on_voc(real_data: Path, tmp_path: Path) -> No
     assert found == pytest.approx({"box_AP": 100, "box_AP50": 100, "box_AP75": 100})
     some = {image: objects[:1] for image, objects in truth(name).items()}
     assert 20 < evaluate(cfg, DETECTION, Oracle(some), str(tmp_path))["box_AP"] < 80
-
-
-def test_what_its_runs_are_called() -> None:
-    assert kind_of(config("pascal_voc_R_50_C4_24k"), [DETECTION]).job == "transfer"
 
 
 def test_voc_has_no_masks() -> None:

@@ -1,5 +1,6 @@
 """VOC 2012's segmentation sets and the embedded ones, as Detectron2 sees them."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import segmentation
 from common.errors import UserError
-from detection.datasets import require_datasets
-from detection.inspection import inspect
+from detection.coco import require_usable
+from detection.inspection import inspect_datasets
 from segmentation.datasets import CLASSES
 from tests.detection.helpers import config
 
@@ -42,19 +43,21 @@ def test_the_embedded_sets(demo_root: Path, split: str, masks: str) -> None:
     metadata = MetadataCatalog.get(name)
     assert (metadata.evaluator_type, metadata.ignore_label) == ("sem_seg", 255)
     assert metadata.stuff_classes == VOC
-    report = inspect(name)
-    assert (report.images, report.objects) == (len(listed), None)
-    assert not report.missing and not report.empty
 
 
 @pytest.mark.parametrize(("split", "images"), [("train", 45), ("val", 45), ("train_aug", 65)])
-def test_real_voc_is_counted(real_data: Path, split: str, images: int) -> None:
-    report = inspect(f"voc_2012_{split}_sem_seg")
-    assert report.images == images and not report.missing
+def test_real_voc_is_counted(
+    real_data: Path, tmp_path: Path, split: str, images: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"voc_2012_{split}_sem_seg"
+    cfg = config("pascal_voc_R_50_FCN_30k", "DATASETS.TRAIN", (name,), "DATASETS.TEST", ())
+    with caplog.at_level(logging.INFO, "detection"):
+        inspect_datasets(cfg, tmp_path)
+    assert caplog.messages == [f"dataset {name}: {images} images"]
 
 
 def test_the_published_config_finds_real_voc(real_data: Path) -> None:
-    require_datasets(config("pascal_voc_R_50_FCN_30k"))
+    require_usable(config("pascal_voc_R_50_FCN_30k"))
 
 
 def test_a_missing_mask_is_named(demo_root: Path, tmp_path: Path) -> None:
@@ -67,11 +70,13 @@ def test_a_missing_mask_is_named(demo_root: Path, tmp_path: Path) -> None:
     segmentation.datasets.register("no_mask", tmp_path, "train", "SegmentationClass")
     segmentation.datasets.register("no_masks", tmp_path, "train_aug", "SegmentationClassAug")
     try:
-        assert inspect("no_mask").missing == (str(tmp_path / "SegmentationClass" / "one.png"),)
+        mask = tmp_path / "SegmentationClass" / "one.png"
+        with pytest.raises(UserError, match=f"no_mask lacks 1 files of its 1 images, .* {mask}"):
+            inspect_datasets(config("demo_voc_R_18_FCN", "DATASETS.TEST", ("no_mask",)), tmp_path)
         with pytest.raises(
             UserError, match=r"no_masks is not there: .*SegmentationClassAug, under"
         ):
-            require_datasets(config("demo_voc_R_18_FCN", "DATASETS.TRAIN", ("no_masks",)))
+            require_usable(config("demo_voc_R_18_FCN", "DATASETS.TRAIN", ("no_masks",)))
     finally:
         for name in ("no_mask", "no_masks"):
             DatasetCatalog.remove(name)
@@ -81,4 +86,4 @@ def test_a_missing_mask_is_named(demo_root: Path, tmp_path: Path) -> None:
 def test_another_number_of_classes_is_refused(demo_root: Path) -> None:
     cfg = config("demo_voc_R_18_FCN", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 20)
     with pytest.raises(UserError, match=r"SEM_SEG_HEAD\.NUM_CLASSES is 20, but .* has 21 classes"):
-        require_datasets(cfg)
+        require_usable(cfg)

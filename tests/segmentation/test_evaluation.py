@@ -18,7 +18,7 @@ from common.errors import UserError
 from detection.evaluation import evaluate, kind_of
 from segmentation import datasets
 from segmentation.datasets import CLASSES
-from segmentation.evaluation import SEGMENTATION, flatten
+from segmentation.evaluation import SEGMENTATION
 from tests.detection.helpers import config
 
 Masks = dict[str, NDArray[np.uint8]]
@@ -187,12 +187,3 @@ def test_another_ignored_value_is_refused(demo_root: Path, tmp_path: Path) -> No
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254
     with pytest.raises(UserError, match=r"IGNORE_VALUE is 254, but .* by 255"):
         evaluate(cfg, SEGMENTATION, Oracle({}), str(tmp_path))
-
-
-def test_flatten() -> None:
-    scores = {"mIoU": 1.0, "fwIoU": 2.0, "IoU-cat": 3.0, "ACC-cat": 4.0, "mACC": 5.0, "pACC": 6.0,
-              "BoundaryIoU-cat": 7.0, "min(IoU, B-Iou)-cat": 8.0}  # fmt: skip
-    assert flatten({"sem_seg": scores}) == {
-        "mIoU": 1.0, "fwIoU": 2.0, "IoU-cat": 3.0, "mACC": 5.0, "pACC": 6.0
-    }  # fmt: skip
-    assert flatten({}) == {}

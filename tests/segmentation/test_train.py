@@ -101,7 +101,6 @@ def test_a_run_ended_three_times_equals_an_undisturbed_one_to_the_bit(
 @pytest.mark.parametrize(
     ("config", "architecture", "tensors"),
     [
-        ("demo_voc_R_18_FCN", "resnet18", 100),
         ("pascal_voc_R_50_FCN_30k", "resnet50", 265),
         ("pascal_voc_R_50_FCN_D8_20k", "resnet50", 265),
     ],
@@ -125,13 +124,6 @@ def test_the_dilated_backbone_starts_from_the_weights(
             torch.testing.assert_close(tensor, torch.full_like(tensor, 0.01), msg=name)
     assert f"filled all {tensors} backbone tensors" in (tmp_path / "run" / "log.txt").read_text()
     assert metrics["mIoU"] is None and metrics["method"] == "LEWEL_B"
-
-
-def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
-    weights = converted(tmp_path, "resnet18")
-    overrides = "MODEL.RESNETS.DEPTH 50 MODEL.RESNETS.RES2_OUT_CHANNELS 256"
-    with pytest.raises(UserError, match=r"resnet18\.pkl has no tensor for .* backbone\."):
-        transfer(tiny(overrides, weights=weights), tmp_path / "run")
 
 
 def test_what_a_config_asks_in_vain_is_refused(tmp_path: Path) -> None:
