@@ -52,7 +52,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and what a network reaches in it.
+    """A task, and the score that a network reaches in it.
 
     Attributes:
         prepare: copies images from the datasets' root to a folder, and registers them.

@@ -65,7 +65,7 @@ print(f"Detectron2 {detectron2.__version__} ({ops} compiled operators) at", *det
 
 @dataclass(frozen=True)
 class Options:
-    """Where Detectron2 comes from.
+    """The source of Detectron2.
 
     Attributes:
         source: index is release 0.6 repacked, pure Python; git builds the repository (needs C++).

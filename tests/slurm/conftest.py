@@ -52,6 +52,6 @@ def cluster(installed: None) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def slurm(cluster: Sandbox) -> Iterator[Sandbox]:
-    """The cluster; what runs on it after the test is cancelled."""
+    """The cluster; jobs that are left after the test are cancelled."""
     yield cluster
     cluster.cancel_all()

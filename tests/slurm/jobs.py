@@ -36,5 +36,5 @@ def finished(folder: Path) -> dict[str, Any]:
 
 
 def output(folder: Path) -> str:
-    """What all processes of the run's jobs have printed."""
+    """The output of all processes of the run's jobs."""
     return "\n".join(path.read_text() for path in sorted(folder.glob("submitit/*/*_log.*")))

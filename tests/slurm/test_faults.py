@@ -1,4 +1,4 @@
-"""What befalls jobs on a real Slurm, and that nothing but time is lost by it."""
+"""Faults on a real Slurm cost a run nothing but time."""
 
 from pathlib import Path
 

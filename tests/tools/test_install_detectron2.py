@@ -1,4 +1,4 @@
-"""The Detectron2 installer: the wheel that it makes, and what it fetches, builds and refuses."""
+"""The Detectron2 installer: its wheel, its downloads, its refusals."""
 
 import base64
 import hashlib

@@ -56,7 +56,7 @@ class Sandbox(Layout):
         for daemon in self.daemons:
             if self.process(daemon) is None:
                 daemons.start(self, daemon)
-        wait_for(self._nodes_are_up, f"nodes that are up; see {self.folder}/log: all")
+        wait_for(self._nodes_are_up, f"answer of all nodes (see {self.folder}/log)")
 
     def _create(self) -> None:
         # Slurm's files take no other characters, and a socket's path at most 108 of them.

@@ -1,4 +1,4 @@
-"""A pre-training and a transfer, undisturbed and with every fault; what comes of each."""
+"""A pre-training and a transfer, undisturbed and with every fault, and their results."""
 
 import json
 from abc import ABC, abstractmethod
@@ -84,7 +84,7 @@ class Disturbed(ABC):
         return run
 
     def compared(self, folder: Path) -> tuple[str, bool]:
-        """How a finished run differs from the undisturbed one, and True if it does not."""
+        """The difference of a finished run from the undisturbed one, and True if there is none."""
         found = difference(self.result(folder), self.result(self.undisturbed.folder))
         return found or "equal to the bit", not found
 
@@ -94,7 +94,7 @@ class Disturbed(ABC):
 
     @abstractmethod
     def result(self, folder: Path) -> Result:
-        """What a finished run must have in common with the undisturbed one."""
+        """The part of a finished run that must equal the undisturbed one's."""
 
     def score(self, folder: Path) -> str:
         """The score of a finished run, for its row."""

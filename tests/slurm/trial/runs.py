@@ -56,18 +56,18 @@ class Run:
 
     @property
     def starts(self) -> int:
-        """How often it was started."""
+        """Number of its starts."""
         return len(list(self.folder.glob("incarnations/*.json")))
 
     @property
     def steps(self) -> int:
-        """How many steps it has logged."""
+        """Number of steps in its log."""
         rows = read_lines(self.folder)
         return int(rows[-1].get("step", rows[-1].get("iteration", -1))) + 1 if rows else 0
 
     @property
     def requeues(self) -> int:
-        """How often Slurm has started a job of the run anew."""
+        """Number of times that Slurm has started a job of the run anew."""
         return self.earlier + self.cluster.requeues(self.job)
 
     def wait_until(self, starts: int, share: float = 0) -> None:
