@@ -1,1 +1,1 @@
-"""What every job needs: user errors, atomic files, run folders, processes, logs, provenance."""
+"""Parts of every job: errors, atomic files, run folders, processes, checkpoints, provenance."""

@@ -1,4 +1,4 @@
-"""How often a run was started: a file for each time, which no two copies of a job can both make.
+"""Attempts of a run: a file for each start, which no two copies of a job can both make.
 
 After a node failure Slurm starts a job anew while its first copy may still be running there, and
 writing into the same folder. So each copy has a number of its own, puts it into the names of what
@@ -27,7 +27,7 @@ class Attempt:
     Attributes:
         folder: the run folder.
         number: 1 for the first.
-        mark: what its file says.
+        mark: the content of its file.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class Attempt:
 
     @property
     def restarts(self) -> int:
-        """How often the run had been started before."""
+        """The number of attempts before this one."""
         return self.number - 1
 
     @property
@@ -63,7 +63,7 @@ class Attempt:
 
 
 def begin(folder: Path) -> Attempt:
-    """Start the next attempt of a run; for the main process."""
+    """Begin the next attempt of a run; for the main process."""
     (folder / FOLDER).mkdir(exist_ok=True)
     number, mark = count(folder) + 1, json.dumps(_origin())
     while True:
@@ -76,13 +76,13 @@ def begin(folder: Path) -> Attempt:
 
 
 def count(folder: Path) -> int:
-    """How often the run was started; 0 if never."""
+    """The number of attempts so far."""
     numbers = (path.stem for path in (folder / FOLDER).glob("*.json"))
     return max((int(stem) for stem in numbers if stem.isdigit()), default=0)
 
 
 def is_of_this_job(folder: Path) -> bool:
-    """Whether the newest attempt was of this Slurm job, before Slurm started it anew."""
+    """True if the newest attempt was of this Slurm job, before Slurm started it anew."""
     try:
         newest = json.loads(_mark(folder, count(folder)).read_text())
         job, restart = newest["slurm_job"], int(newest["slurm_restart"])
@@ -97,7 +97,7 @@ def this_slurm_job() -> str:
 
 
 def slurm_restarts() -> int:
-    """How often Slurm has started this job anew, for whatever reason."""
+    """The number of times that Slurm has started this job anew, for whatever reason."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 

@@ -232,7 +232,7 @@ class _Recognised:
 
 
 def _recognise(loaded: Mapping[str, object], containers: Containers) -> _Recognised | None:
-    """Where a checkpoint has its networks, and what trained them; None for an unknown format."""
+    """Find a checkpoint's format, networks and method; None for an unknown format."""
     possible = [(f, found) for f in FORMATS if (found := _find(f.online, containers))]
     if not possible:
         return None
@@ -273,7 +273,7 @@ def _pattern(names: str) -> re.Pattern[str]:
 
 
 def _rules(row: Format) -> re.Pattern[str]:
-    """All names that a row explains."""
+    """The names that a row explains."""
     return _pattern(
         "|".join(
             f"({layer})" + (f".({'|'.join(tensors.split())})" if tensors else "")
@@ -283,7 +283,7 @@ def _rules(row: Format) -> re.Pattern[str]:
 
 
 def _at(loaded: object, path: str) -> object:
-    """What a checkpoint holds under keys joined by "/"; None if there is no such thing."""
+    """The value under keys joined by "/"; None if there is no such thing."""
     for key in path.split("/"):
         if isinstance(loaded, StandIn):  # for an argparse.Namespace
             loaded = loaded.state
@@ -342,7 +342,7 @@ def _group(names: Iterable[str]) -> dict[str, int]:
 
 
 def _owner(name: str) -> str:
-    """What a tensor belongs to: up to two words of its name, before any layer of a ResNet."""
+    """The owner of a tensor: up to two words of its name, before any layer of a ResNet."""
     container, slash, name = name.rpartition("/")
     wrapper = "module." if name.startswith("module.") else ""
     words = name.removeprefix(wrapper).split(".")

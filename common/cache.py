@@ -26,13 +26,13 @@ def cache_folder() -> Path:
 
 
 def cached(kind: str, facts: Any, find: Callable[[], T], read: Callable[[Any], T]) -> T:
-    """What ``find`` returned for the same facts, or returns now.
+    """The value that ``find`` returned for the same facts before, or returns now.
 
     Of several processes one finds it; the others wait. Where nothing can be kept, it is found anew.
 
     Args:
         kind: name of a folder in the cache.
-        facts: what decides the value, as JSON; such as a file's path, size and time.
+        facts: all that decides the value, as JSON; such as a file's path, size and time.
         find: returns a value that JSON can hold.
         read: makes it of what JSON held; a TypeError or ValueError means that it was another.
     """

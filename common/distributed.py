@@ -1,4 +1,4 @@
-"""Which process of how many this is, on which device: one process, torchrun, srun or submitit."""
+"""The processes of a job and their devices, under torchrun, srun, submitit, or alone."""
 
 import copy
 import datetime
@@ -73,27 +73,21 @@ def start(device: str = "auto") -> World:
     return world
 
 
-def from_main(value: Any) -> Any:
-    """The main process's ``value``, in every process."""
-    values = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(values, 0)
-    return values[0]
-
-
 def by_main(work: Callable[[], T]) -> T:
     """The result of ``work`` in the main process, in every process.
 
     Raises:
-        UserError: in every process, if it did in the main one.
+        UserError: in every process, if ``work`` raises one in the main process.
     """
-    result, refusal = None, ""
+    values: list[Any] = [None, ""]
     if is_main_process():
         try:
-            result = work()
+            values[0] = work()
         except UserError as error:
-            refusal = str(error)
-    result, refusal = from_main((result, refusal))
+            values[1] = str(error)
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, 0)
+    result, refusal = values
     if refusal:
         raise UserError(refusal)
     return result
@@ -186,7 +180,7 @@ def _pause_before_forks() -> None:
 
 
 def timeout() -> datetime.timedelta:
-    """How long a process waits for the others.
+    """The time that a process waits for the others.
 
     Raises:
         UserError: if LEWEL_DIST_TIMEOUT_MIN is no number.

@@ -56,7 +56,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _has_no_reader(pipe: int) -> bool:
-    """Whether what is written to this file descriptor is read by nobody."""
+    """True if nobody reads what is written to this file descriptor."""
     poll = select.poll()
     poll.register(pipe, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

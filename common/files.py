@@ -63,7 +63,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def settings_file(name: str) -> Path:
-    """Where a file of the user's settings is, if there is one."""
+    """The path of a file of the user's settings, which need not be there."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "lewel-transfer" / name
 

@@ -1,4 +1,4 @@
-"""What checkpoints of self-supervised ResNets look like: one table, one row a format.
+"""Formats of checkpoints of self-supervised ResNets: one table, one row a format.
 
 A checkpoint is a dict that holds dicts of tensors, its containers. A format is known by what is in
 the file, never by the file's name: where the backbone is, and what else is there. The names are
@@ -25,7 +25,7 @@ ITSELF = ""  # what is no layer but a tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where a network may be: in one of the containers, behind one of the prefixes.
+    """The place of a network: in one of the containers, behind one of the prefixes.
 
     Attributes:
         containers: keys that lead to a dict of tensors, joined by "/"; "" is the file itself.

@@ -1,4 +1,4 @@
-"""What a job that is running is told by a signal, and what follows in all of its processes.
+"""Preemption of a running job: announced by a signal, answered by all of its processes.
 
 Slurm announces the end of a job, by its time limit or to make room for another, with the signal
 that submitit asked for (USR2); some sites send TERM instead and requeue the job themselves. A job
@@ -28,7 +28,7 @@ from common.runs import is_main_process
 
 log = logging.getLogger("cluster")
 
-SAVE, LEAVE, STALE = 1, 2, 3  # what processes tell each other; the highest counts
+SAVE, LEAVE, STALE = 1, 2, 3  # the notes; the highest counts
 WAIT_S = 600  # for Slurm, to end a job that it has requeued
 LOOK_S = 5  # between two looks for a successor
 RETRY_S = 5  # while Slurm's controller is down
@@ -37,13 +37,12 @@ RETRY_S = 5  # while Slurm's controller is down
 class _Refused(BaseException):
     """The job may not be requeued; its cause says why.
 
-    A signal may be handled in the midst of code that takes any exception for its own, as what
-    reads checkpoints does.
+    No Exception: a signal may interrupt code that catches those, as what reads checkpoints does.
     """
 
 
 class Preemption:
-    """What this job has been told; made by :func:`listening`.
+    """The signals that a job was sent, and the answer to them; made by :func:`handle_signals`.
 
     Args:
         asked: the signal after which the job is to leave.
@@ -57,8 +56,8 @@ class Preemption:
         self.asked, self.requeue = asked, requeue
         self.world = World(0, 1, 0, 1, torch.device("cpu"))
         self.attempt: Attempt | None = None
-        self._save = self._told = False  # the notes
-        self._agreed = False  # on leaving
+        self._save = self._told = False  # the notes of this process
+        self._agreed = False  # on leaving, by all processes
         self._at_once, self._leaving = True, False
         self._looked = time.monotonic()
         self._pid = os.getpid()
@@ -68,7 +67,7 @@ class Preemption:
         self._notes = [torch.zeros((), dtype=torch.int64) for _ in range(2)]
 
     def join(self, world: World, attempt: Attempt) -> None:
-        """Say who is to be asked and which copy of the job this is; in every process."""
+        """Set the processes to exchange notes with, and this attempt; in every process."""
         self.world, self.attempt = world, attempt
         if world.size > 1 and world.device.type == "cuda":  # which need not wait for a note
             self._group = dist.new_group(backend="gloo", timeout=distributed.timeout())
@@ -88,7 +87,7 @@ class Preemption:
         self._leave_if_free()
 
     def should_save(self) -> bool:
-        """Whether to save a checkpoint now; every process asks once a step.
+        """True if a checkpoint is to be saved now; every process asks once a step.
 
         All of them get the same answer, a step after the first of them was told.
 
@@ -98,7 +97,8 @@ class Preemption:
         mine = self._mine()
         note = mine if self.world.size == 1 else self._exchange(mine)
         if note == STALE:
-            self._stop_as_stale()
+            self._stop_if_stale()
+            raise SystemExit(1)
         if note == SAVE:
             log.info("the cluster announced the end of this job: saving, and going on until then")
         self._agreed = note == LEAVE
@@ -109,15 +109,16 @@ class Preemption:
 
         To be called in every process after the checkpoint for which :meth:`should_save` has asked.
         """
-        if self._agreed and self.requeue is None and self.world.size > 1:
+        if not self._agreed:
+            return
+        if self.requeue is None and self.world.size > 1:
             self.close()
             dist.barrier(self._group)  # no process is the first to end while the main one saves
-        if self._agreed:
-            self._leave()
+        self._leave()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer signals to :meth:`should_save`; outside the block the job leaves at once.
+        """Defer signals to :meth:`should_save` within the block; elsewhere the job leaves at once.
 
         The block ends with a checkpoint, or with nothing to save.
         """
@@ -131,7 +132,7 @@ class Preemption:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """In the midst of a training, a block with nothing to save."""
+        """Leave at once within the block, which has nothing to save, in the midst of a training."""
         self.close()  # before a data loader forks: gloo's threads are to rest
         before, self._at_once = self._at_once, True
         self._leave_if_free()
@@ -145,14 +146,8 @@ class Preemption:
         if self._last is not None:
             self._last.wait()
 
-    def _leave_if_free(self) -> None:
-        # Slurm ends the others, which may have to go on until then: the main process may wait for
-        # them in a collective.
-        mine = is_main_process() or self.requeue is None
-        if mine and self._told and self._at_once and not self._leaving:
-            self._leave()
-
     def _mine(self) -> int:
+        """The note of this process."""
         if self.attempt and self.world.is_main and time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
             if not self.attempt.is_newest:
@@ -164,21 +159,21 @@ class Preemption:
 
     def _exchange(self, mine: int) -> int:
         """The highest note of all processes as of the call before, so that none has to wait."""
-        last, self._last = self._last, self._send(mine)
+        last = self._last
+        self._notes.reverse()
+        note = self._notes[1].fill_(mine)
+        self._last = dist.all_reduce(note, dist.ReduceOp.MAX, group=self._group, async_op=True)
         if last is None:
             return 0
         last.wait()
         return int(self._notes[0])
 
-    def _send(self, mine: int) -> Any:
-        self._notes.reverse()
-        note = self._notes[1].fill_(mine)
-        return dist.all_reduce(note, dist.ReduceOp.MAX, group=self._group, async_op=True)
-
-    def _stop_as_stale(self) -> None:
-        if self.world.is_main:
-            log.warning("a later copy of this job has begun: this one stops")
-        raise SystemExit(1)
+    def _leave_if_free(self) -> None:
+        # Slurm ends the others, which may have to go on until then: the main process may wait for
+        # them in a collective.
+        mine = is_main_process() or self.requeue is None
+        if mine and self._told and self._at_once and not self._leaving:
+            self._leave()
 
     def _leave(self) -> None:
         """Ask for a requeue, in the main process, and wait for Slurm to end the job; or end it."""
@@ -187,9 +182,8 @@ class Preemption:
             if is_main_process():
                 log.info("SIGTERM ends this job; the same command resumes it")
             raise SystemExit(STOPPED_STATUS)
+        self._stop_if_stale()
         if is_main_process():
-            if self.attempt and not self.attempt.is_newest:
-                self._stop_as_stale()
             log.info("the cluster announced the end of this job: asking to be requeued")
         until = time.monotonic() + WAIT_S
         while time.monotonic() < until:
@@ -203,16 +197,20 @@ class Preemption:
             time.sleep(RETRY_S)
         raise SystemExit(1)
 
+    def _stop_if_stale(self) -> None:
+        if self.attempt and self.world.is_main:
+            self.attempt.require_newest()
+
 
 @contextmanager
 def handle_signals() -> Iterator[Preemption]:
-    """Take notice of signals within the block: Slurm's in a job that submitit started there.
+    """Handle signals within the block: in a job that submitit started on Slurm its own, else TERM.
 
     The signals were blocked from the job's first moment on, where
     ``launch.cluster.hold_signals`` started it: one that came meanwhile is heard now.
 
     Raises:
-        Exception: what the job says where it may not be requeued any more.
+        Exception: submitit's or the job's own, if the job may not be requeued any more.
         SystemExit: outside Slurm, after SIGTERM.
     """
     asked: int = signal.SIGTERM

@@ -1,4 +1,6 @@
-"""Where a number came from: code, versions, hardware."""
+"""Provenance of a number: code, versions, hardware."""
+
+from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
@@ -7,21 +9,23 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 SOURCES = ("common", "demo", "det_configs", "detection", "launch", "pretrain", "segmentation")
 DRIVER = Path("/sys/module/nvidia/version")
-COMMIT = "COMMIT"  # in a snapshot of the code: what the checkout's commit was
+COMMIT = "COMMIT"  # in a snapshot of the code: its checkout's commit
 
 
 def git_commit(root: Path = ROOT) -> str:
-    """The commit of the running code, with ``+`` where it differs from it; "" outside git.
+    """The commit of the running code, with ``+`` where the code differs; "" outside git.
 
     A tracked file that was changed makes it differ, and a Python file of ours that git does not
-    know. Of a snapshot it is what it was when that was taken.
+    know. In a snapshot it is the commit that was written into it.
     """
     if (root / COMMIT).is_file():
         return (root / COMMIT).read_text().strip()
@@ -46,7 +50,7 @@ def ran_on(device: torch.device, processes: int, dtype: torch.dtype | None) -> d
 
     Args:
         device: of this process.
-        processes: how many there are.
+        processes: of the job.
         dtype: of autocast; None for none.
     """
     return {
@@ -67,37 +71,37 @@ def versions() -> str:
     found = [f"python {platform.python_version()}"]
     for name in PACKAGES:
         if name == "detectron2" and name in sys.modules:
-            found.append(_detectron2(Path(sys.modules[name].__path__[0]).resolve().parent))
-            continue
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
+            found.append(_detectron2())
+        elif distribution := _installed(name):
+            found.append(f"{name} {distribution.version}")
     return "; ".join(found)
 
 
-def _detectron2(root: Path) -> str:
-    """The Detectron2 that was imported from ``root``."""
-    origin = git_commit(root) if (root / ".git").exists() else _installed_origin(root)
+def _installed(name: str) -> importlib.metadata.Distribution | None:
+    return next(iter(importlib.metadata.distributions(name=name)), None)
+
+
+def _detectron2() -> str:
+    """The Detectron2 that this process has imported."""
+    module = sys.modules["detectron2"]
+    root = Path(module.__path__[0]).resolve().parent
+    installed = _installed("detectron2")
+    if (root / ".git").exists():
+        origin = git_commit(root)
+    elif installed is None or Path(str(installed.locate_file(""))).resolve() != root:
+        origin = f"from {root}"
+    else:
+        fetched = json.loads(installed.read_text("direct_url.json") or "{}")
+        origin = str(fetched.get("vcs_info", {}).get("commit_id", ""))[:10]
     operators = "with" if importlib.util.find_spec("detectron2._C") else "without"
-    words = ("detectron2", sys.modules["detectron2"].__version__, origin, operators)
-    return " ".join(filter(None, words)) + " compiled operators"
-
-
-def _installed_origin(root: Path) -> str:
-    """The commit that pip installed from a repository; or where a copy is that it does not know."""
-    try:
-        installed = importlib.metadata.distribution("detectron2")
-    except importlib.metadata.PackageNotFoundError:
-        return f"from {root}"
-    if Path(str(installed.locate_file(""))).resolve() != root:
-        return f"from {root}"
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    return str(origin.get("vcs_info", {}).get("commit_id", ""))[:10]
+    words = ("detectron2", module.__version__, origin, operators, "compiled operators")
+    return " ".join(filter(None, words))
 
 
 def device_name(device: torch.device, processes: int) -> str:
     """For example ``8 x NVIDIA H200, driver 570.86.15`` or ``2 x cpu``."""
+    import torch
+
     if device.type != "cuda":
         return f"{processes} x cpu"
     driver = f", driver {DRIVER.read_text().strip()}" if DRIVER.is_file() else ""
@@ -105,11 +109,13 @@ def device_name(device: torch.device, processes: int) -> str:
 
 
 def precision(device: torch.device, dtype: torch.dtype | None) -> str:
-    """In what a model computes: the type of autocast, or without it ``float32``.
+    """The type of autocast in which a model computes, or without it ``float32``.
 
     cuDNN, unless told otherwise, rounds the operands of such convolutions to TF32 on GPUs that
     have it (compute capability 8.0): ``float32, convolutions in TF32``.
     """
+    import torch
+
     if dtype is not None:
         return str(dtype).removeprefix("torch.")
     if device.type != "cuda" or not torch.backends.cudnn.allow_tf32:

@@ -1,7 +1,7 @@
 """The checkpoints of a run: ``<stem>_<attempt>_<step><suffix>``, and only the newest few.
 
-The newest is the one of the highest attempt, and of its highest step: what an older copy of
-the job still writes never comes before it.
+The newest is the one of the highest attempt, and of its highest step: what an older copy of the
+job still writes never comes before it.
 """
 
 import logging
@@ -12,7 +12,7 @@ from typing import Any
 
 from common import checkpoints
 from common.attempts import Attempt
-from common.distributed import World, from_main
+from common.distributed import World, by_main
 from common.errors import UserError
 
 KEPT = 2
@@ -25,8 +25,8 @@ class RunCheckpoints:
 
     Args:
         attempt: of the job that writes; a reader has no use for it.
-        stem: what their names begin with.
-        suffix: what they end with.
+        stem: the beginning of their names.
+        suffix: the end of their names.
     """
 
     def __init__(self, attempt: Attempt, stem: str, suffix: str) -> None:
@@ -52,20 +52,38 @@ class RunCheckpoints:
     def load(
         self, world: World, read: Callable[[Path], Any] = checkpoints.load
     ) -> tuple[Path, Any] | None:
-        """The newest checkpoint that can be read, the same in every process; None if there is none.
+        """Load the newest checkpoint that the main process can read, in every process.
+
+        Returns:
+            Its file and its content; None if there is no checkpoint.
 
         Raises:
             UserError: if there are checkpoints, and none of them can be read.
         """
-        found = self._newest_readable(read) if world.is_main else None
-        name = from_main(found[0].name if found else "")
-        if world.is_main or not name:
-            return found
-        return self.folder / name, read(self.folder / name)
+        found: list[tuple[Path, Any]] = []
+
+        def newest() -> str:
+            for path in (paths := self.newest_first()):
+                try:
+                    found.append((path, read(path)))
+                    return path.name
+                except UserError as error:
+                    log.warning("%s Falling back to the checkpoint before it.", error)
+            if paths:
+                raise UserError(
+                    f"no checkpoint in {self.folder} can be read; --fresh starts the run again."
+                )
+            return ""
+
+        name = by_main(newest)
+        if name and not world.is_main:
+            return self.folder / name, read(self.folder / name)
+        return found[0] if found else None
 
     def tidy(self, loaded: Path | None) -> None:
-        """Delete what killed copies of the job left: halves of files, and what is newer than
-        ``loaded`` but could not be read. For the main process.
+        """Delete the remains of killed copies of the job; for the main process.
+
+        These are halves of files, and checkpoints newer than ``loaded`` that could not be read.
         """
         for path in self.folder.glob(f".{self.stem}_*"):
             path.unlink(missing_ok=True)
@@ -75,7 +93,7 @@ class RunCheckpoints:
             path.unlink(missing_ok=True)
 
     def newest_first(self) -> list[Path]:
-        """All of them."""
+        """The checkpoints in the folder, by attempt and step."""
         pattern = re.compile(rf"{self.stem}_(\d+)_(\d+){re.escape(self.suffix)}")
         found = []
         for path in self.folder.iterdir():
@@ -85,22 +103,9 @@ class RunCheckpoints:
 
     @property
     def newest_name(self) -> str:
-        """The newest file's name, or what to say where there is none."""
+        """The newest file's name, or "none yet"."""
         paths = self.newest_first()
         return paths[0].name if paths else "none yet"
 
     def _path(self, attempt: int, step: int) -> Path:
         return self.folder / f"{self.stem}_{attempt:04d}_{step:09d}{self.suffix}"
-
-    def _newest_readable(self, read: Callable[[Path], Any]) -> tuple[Path, Any] | None:
-        paths = self.newest_first()
-        for path in paths:
-            try:
-                return path, read(path)
-            except UserError as error:
-                log.warning("%s Falling back to the checkpoint before it.", error)
-        if paths:
-            raise UserError(
-                f"no checkpoint in {self.folder} can be read; --fresh starts the run again."
-            )
-        return None

@@ -1,4 +1,4 @@
-"""The life of a job in one of its processes: whose folder it is, its log, its process group."""
+"""A running job in one of its processes: its folder, its log, its process group."""
 
 import logging
 import sys
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock
+
 from common import attempts, distributed, runs
 from common.attempts import Attempt
-from common.distributed import World, from_main
-from common.errors import UserError
+from common.distributed import World, by_main
 from common.files import write_json
 from common.preemption import Preemption, handle_signals
 
@@ -22,13 +23,13 @@ log = logging.getLogger("runs")
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as one of the processes of its job sees it.
+    """A run, in one of the processes of its job.
 
     Attributes:
         folder: the run folder.
         world: this process among the others.
-        attempt: which copy of the job this is.
-        preemption: what the cluster tells the job.
+        attempt: the copy of the job that this is.
+        preemption: the cluster's signals, and the answer to them.
     """
 
     folder: Path
@@ -66,41 +67,39 @@ def running(
     with (
         handle_signals() as preemption,
         distributed.joined(device) as world,
-        _hold(folder, world) as mine,
+        _hold(folder) as attempt,
     ):
-        preemption.join(world, mine)
+        preemption.join(world, attempt)
         folder.mkdir(exist_ok=True)  # another node may not see it yet
         _log_to(folder, world.rank)
         if world.is_main:
             runs.claim(folder, identity)
             if config is not None:
                 write_json(folder / "config.json", config)
-            if mine.restarts:
-                log.info("start %d of this run", mine.number)
-        yield Run(folder, world, mine, preemption)
+            if attempt.restarts:
+                log.info("start %d of this run", attempt.number)
+        yield Run(folder, world, attempt, preemption)
         preemption.close()
 
 
 @contextmanager
-def _hold(folder: Path, world: World) -> Iterator[Attempt]:
-    """The folder is this job's within the block; the main process holds it for all."""
-    lock, mine, refusal = None, None, ""
-    if world.is_main:
+def _hold(folder: Path) -> Iterator[Attempt]:
+    """Hold the folder for this job within the block; the main process does so for all."""
+    locks: list[BaseFileLock | None] = []
+
+    def begin() -> Attempt:
+        locks.append(runs.hold(folder))
         try:
-            lock = runs.hold(folder)
-            mine = attempts.begin(folder)
-        except UserError as error:
-            refusal = str(error)
+            return attempts.begin(folder)
         except OSError as error:
-            refusal = str(runs.unwritable(folder, error))
-    mine, refusal = from_main((mine, refusal))
-    if refusal:
-        raise UserError(refusal)
+            raise runs.unwritable(folder, error) from error
+
     try:
-        yield mine
+        yield by_main(begin)
     finally:
-        if lock is not None:
-            lock.release()
+        for lock in locks:
+            if lock is not None:
+                lock.release()
 
 
 def _log_to(folder: Path, rank: int) -> None:

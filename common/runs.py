@@ -1,6 +1,6 @@
-"""Run folders ``runs/<kind>/<name>/``: the name is the run's identity, and says what it was.
+"""Run folders ``runs/<kind>/<name>/``, whose names are the identities of runs.
 
-The same command means the same folder. What is in it: ``identity.json``, the resolved
+The same command means the same folder. Its contents: ``identity.json``, the resolved
 configuration (``config.json`` or ``config.yaml``), ``log.txt``, checkpoints, ``metrics.jsonl``,
 ``incarnations/``, a file for each time that it was started, and once the run is finished
 ``metrics.json``.
@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +127,6 @@ def delete(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def delete_empty(folder: Path) -> None:
-    """Delete ``folder`` and those above it up to ``runs``, as far as they are empty."""
-    with suppress(OSError):
-        for path in (folder, *folder.parents):
-            path.rmdir()
-            if path.name == "runs":
-                return
-
-
 @contextmanager
 def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     """For ``--fresh``: put an earlier run aside, and delete it once the block has ended.
@@ -200,7 +191,7 @@ def require_free(folder: Path) -> None:
 
 
 def unwritable(folder: Path, error: OSError) -> UserError:
-    """What to say where the system refuses to write a run folder."""
+    """The error for a run folder that the system refuses to write."""
     return UserError(
         f"cannot write the run folder {folder}: {error.strerror or error}; choose another "
         "--output-dir."

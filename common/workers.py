@@ -1,4 +1,4 @@
-"""Data-loader workers: in a job that a cluster signals, and the mistakes that they meet."""
+"""Workers of a data loader: a cluster's signals to them, and the user errors that they raise."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def _wait_for_parent() -> None:
 
 
 def items_of(loader: Iterable[T]) -> Iterator[T]:
-    """All that a loader gives.
+    """Iterate over a data loader.
 
     Raises:
         UserError: a worker's, as it was raised there.

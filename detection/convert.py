@@ -216,7 +216,7 @@ def _backbone_shapes(author: str, model: Mapping[str, Any]) -> dict[str, tuple[i
 
 
 def report(backbone: Backbone) -> list[str]:
-    """What was used of a checkpoint, what was not, and what it lacks; one line each."""
+    """The tensors of a checkpoint that were used, ignored and missing; one line each."""
     method = f"method {backbone.method}" if backbone.method else "method not known"
     found, missing = len(backbone.tensors), len(backbone.missing)
     lines = [

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import Process
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -197,34 +200,43 @@ def test_elsewhere_sigterm_ends_a_job_at_once_that_has_nothing_to_save() -> None
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _steps(world: World, folder: Path, signum: int) -> None:
-    """Rank 1 alone is told before step 5; each rank notes the steps after which it saved."""
+@contextmanager
+def told_on_slurm(world: World, folder: Path) -> Iterator[Preemption]:
+    """A job on Slurm; ``requeued`` is there where its main process asked to be."""
     patch = pytest.MonkeyPatch()
     _as_on_slurm(patch)
-    saved: list[int] = []
     try:
-        with handle_signals() as told, told.deferred():
+        with handle_signals() as told:
             told.join(world, begin(folder, world))
-            for step in range(9):
-                time.sleep(0.01 * world.rank)
-                if (step, world.rank) == (5, 1):
-                    os.kill(os.getpid(), signum)
-                if told.should_save():
-                    saved.append(step)
-                    (folder / f"{world.rank}").write_text(f"{saved}")
-                    if world.rank == 1 and signum == signal.SIGUSR2:
-                        break  # it would wait for Slurm to end it
-                    told.exit_if_preempted()
-            told.close()
+            yield told
     except Requeued:
         assert world.is_main
+        (folder / "requeued").touch()
     patch.undo()
+
+
+def _steps(world: World, folder: Path, signum: int) -> None:
+    """Rank 1 alone is told before step 5; each rank notes the steps after which it saved."""
+    saved: list[int] = []
+    with told_on_slurm(world, folder) as told, told.deferred():
+        for step in range(9):
+            time.sleep(0.01 * world.rank)
+            if (step, world.rank) == (5, 1):
+                os.kill(os.getpid(), signum)
+            if told.should_save():
+                saved.append(step)
+                (folder / f"{world.rank}").write_text(f"{saved}")
+                if world.rank == 1 and signum == signal.SIGUSR2:
+                    break  # it would wait for Slurm to end it
+                told.exit_if_preempted()
+        told.close()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
 def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> None:
     in_processes(_steps, tmp_path, signum)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[6]", "[6]"]
+    assert (tmp_path / "requeued").exists() == (signum == signal.SIGUSR2)
 
 
 def _stopped(world: World, folder: Path) -> None:
@@ -252,48 +264,27 @@ def test_elsewhere_no_process_ends_before_the_main_one_has_saved(tmp_path: Path)
 
 def _last_step(world: World, folder: Path) -> None:
     """Both are told in the last step, where they have asked for the last time."""
-    patch = pytest.MonkeyPatch()
-    _as_on_slurm(patch)
-    try:
-        with handle_signals() as told:
-            told.join(world, begin(folder, world))
-            with told.deferred():
-                for step in range(3):
-                    if step == 2:
-                        os.kill(os.getpid(), signal.SIGUSR2)
-                    assert not told.should_save()
-            assert not world.is_main
-    except Requeued:
-        assert world.is_main
-        (folder / "requeued").touch()
-    patch.undo()
+    with told_on_slurm(world, folder) as told:
+        with told.deferred():
+            for step in range(3):
+                if step == 2:
+                    os.kill(os.getpid(), signal.SIGUSR2)
+                assert not told.should_save()
+        assert not world.is_main
 
 
-def _evaluation(world: World, folder: Path) -> None:
+def _collective(world: World, folder: Path) -> None:
     """Both are told while the main process waits for the other in a collective."""
-    patch = pytest.MonkeyPatch()
-    _as_on_slurm(patch)
-    count = torch.ones(())
-    try:
-        with handle_signals() as told:
-            told.join(world, begin(folder, world))
-            if world.is_main:
-                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR2)).start()
-            else:
-                time.sleep(1)
-                os.kill(os.getpid(), signal.SIGUSR2)
-            dist.all_reduce(count)
-    except Requeued:
-        assert world.is_main
-        (folder / "requeued").touch()
-    patch.undo()
+    with told_on_slurm(world, folder):
+        if world.is_main:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+        else:
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGUSR2)
+        dist.all_reduce(torch.ones(()))
 
 
-def test_a_job_that_is_told_in_a_collective_leaves_after_it(tmp_path: Path) -> None:
-    in_processes(_evaluation, tmp_path)
-    assert (tmp_path / "requeued").exists()
-
-
-def test_processes_that_are_told_in_the_last_step_leave_after_it(tmp_path: Path) -> None:
-    in_processes(_last_step, tmp_path)
+@pytest.mark.parametrize("when", [_last_step, _collective])
+def test_processes_that_are_told_in_the_midst_leave_after_it(tmp_path: Path, when: Any) -> None:
+    in_processes(when, tmp_path)
     assert (tmp_path / "requeued").exists()

@@ -11,15 +11,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from common import backbones, resnets
 from common.errors import UserError
 from common.resnets import depth_of
 from detection import convert
-from detection.convert import detectron2_name, to_detectron2
-from tests.common.samples import SAMPLES
+from detection.convert import detectron2_name
 from tests.common.writers import numbered
 from tests.detection.helpers import LEWEL_PREFIX, config, save_lewel, shape_state
 
@@ -97,17 +95,6 @@ def test_method_norm_and_epochs_come_from_arch(
     assert (backbone.method, backbone.norm, backbone.epochs) == told
 
 
-def test_the_other_tensors_are_listed_as_ignored(tmp_path: Path) -> None:
-    state = {LEWEL_PREFIX + k: v for k, v in shape_state("resnet18").items()}
-    others = {
-        LEWEL_PREFIX + "fc.weight", "module.online_net.neck.proj.mlp.0.weight",
-        "module.target_net.backbone.conv1.weight", "module.predictor.mlp.3.weight",
-    }  # fmt: skip
-    save_lewel(tmp_path / "in.pth", state | {name: torch.zeros(1) for name in others}, "")
-    backbone = backbones.read_backbone(tmp_path / "in.pth")
-    assert set(backbone.ignored) == others and len(backbone.tensors) == len(state)
-
-
 @pytest.mark.parametrize("kind", ["parameter", "half", "transposed"])
 def test_tensors_of_any_kind_are_taken(tmp_path: Path, kind: str) -> None:
     state = numbered("resnet18")
@@ -131,13 +118,6 @@ def refused(folder: Path, state: dict[str, Tensor], message: str) -> None:
         convert.convert(folder / "in.pth", folder / "out.pkl")
     assert (folder / "out.pkl").read_text() == "old"
     assert sorted(path.name for path in folder.iterdir()) == ["in.pth", "out.pkl"]
-
-
-def test_no_tensor_may_be_missing(tmp_path: Path) -> None:
-    whole = shape_state("resnet18")
-    for name in whole:
-        if not name.endswith("num_batches_tracked"):
-            refused(tmp_path, {k: whole[k] for k in whole if k != name}, re.escape(name))
 
 
 R50 = shape_state("resnet50")
@@ -169,12 +149,6 @@ def test_a_resnet50_is_whole_or_refused(
     refused(tmp_path_factory.mktemp("altered"), state, re.escape(name) + ".*nothing was written")
 
 
-def test_batchnorm_counters_may_be_missing(tmp_path: Path) -> None:
-    state = {k: v for k, v in shape_state("resnet50").items() if "num_batches" not in k}
-    save_lewel(tmp_path / "in.pth", state, LEWEL_PREFIX)
-    assert len(backbones.read_backbone(tmp_path / "in.pth").tensors) == 53 + 53 * 4
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -194,33 +168,3 @@ def test_what_is_no_resnet_is_named(tmp_path: Path, content: object, message: st
     with pytest.raises(UserError, match=rf"other\.pth .*{message}"):
         convert.convert(tmp_path / "other.pth", tmp_path / "out.pkl")
     assert not (tmp_path / "out.pkl").exists()
-
-
-@pytest.fixture(scope="module")
-def from_lewel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    """Detectron2's arrays of the two networks of a checkpoint of LEWEL's."""
-    path = tmp_path_factory.mktemp("lewel") / "in.pth"
-    online, target = numbered("resnet18"), numbered("resnet18", -1)
-    torch.save(SAMPLES["LEWEL"].write(online, target), path)
-    return {
-        "online": to_detectron2(backbones.read_backbone(path)),
-        "target": to_detectron2(backbones.read_backbone(path, "target")),
-    }
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_every_format_gives_the_weights_that_lewels_gives(
-    name: str, from_lewel: dict[str, dict[str, np.ndarray]], tmp_path: Path
-) -> None:
-    sample = SAMPLES[name]
-    content = sample.write(numbered("resnet18"), numbered("resnet18", -1))
-    if sample.safetensors:
-        save_file({k: v.contiguous() for k, v in content.items()}, tmp_path / "in")
-    else:
-        torch.save(content, tmp_path / "in")
-    for which in ("online", "target") if sample.has_target else ("online",):
-        arrays = to_detectron2(backbones.read_backbone(tmp_path / "in", which))
-        assert arrays.keys() == from_lewel[which].keys()
-        for key, array in from_lewel[which].items():
-            assert arrays[key].dtype == array.dtype, key
-            np.testing.assert_array_equal(arrays[key], array, key)

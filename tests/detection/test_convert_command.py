@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.backbones import read_backbone
-from common.errors import UserError, command
+from common.errors import command
 from detection import convert
 from detection.convert import read_weights
 from tests.common.samples import SAMPLES
 from tests.common.writers import numbered
 from tests.detection.helpers import CONFIGS, LEWEL_PREFIX, save_lewel, shape_state
-from tests.folders import forbidden
 
 
 def run_main(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
@@ -105,16 +103,6 @@ def test_an_output_that_cannot_be_written_is_refused(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert re.search(message, err)
     assert (tmp_path / "file").read_text() == "kept" and not [*(tmp_path / "folder").iterdir()]
-
-
-def test_an_output_in_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    torch.save(SAMPLES["MoCo v2"].write(*[numbered("resnet18")] * 2), tmp_path / "in.pth")
-    (tmp_path / "theirs").mkdir()
-    backbone = read_backbone(tmp_path / "in.pth")
-    with forbidden(tmp_path / "theirs"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "read_backbone", lambda *_: backbone)
-        with pytest.raises(UserError, match=r"x\.pkl cannot be written \(Permission denied"):
-            convert.convert(tmp_path / "in.pth", tmp_path / "theirs" / "x.pkl")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

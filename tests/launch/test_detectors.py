@@ -20,7 +20,7 @@ from detection.config import CONFIGS, TransferConfig
 from launch import transfer
 from launch.detectors import find_detector
 from launch.options import Resources, RunOptions
-from tests.common.test_checkpoints import Malicious
+from tests.common.writers import Malicious
 from tests.launch.test_weights import DEMO_CONFIG, checkpoint
 
 ROOT = CONFIGS.parent

@@ -14,7 +14,7 @@ from common.checkpoints import is_pickle
 from common.errors import UserError
 from detection import convert
 from detection.convert import Pickled, read_weights
-from tests.common.test_checkpoints import Malicious
+from tests.common.writers import Malicious
 from tests.detection.helpers import (
     LEWEL_PREFIX,
     caffe2_name,
@@ -35,13 +35,6 @@ def converted(folder: Path, architecture: str) -> dict[str, Any]:
 def written(folder: Path, content: object) -> Path:
     (folder / "weights.pkl").write_bytes(pickle.dumps(content, protocol=2))
     return folder / "weights.pkl"
-
-
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
-def test_converted_weights_are_recognised(tmp_path: Path, architecture: str) -> None:
-    converted(tmp_path, architecture)
-    assert read_weights(tmp_path / "weights.pkl").architecture == architecture
-    assert is_pickle(tmp_path / "weights.pkl")
 
 
 def test_converted_weights_tell_their_origin(tmp_path: Path) -> None:
