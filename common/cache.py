@@ -1,4 +1,4 @@
-"""Values that take a while to find, kept for the next run in ``LEWEL_CACHE``."""
+"""A cache of values that take a while to find, in the folder ``LEWEL_CACHE``."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,6 @@ from common.locks import locked
 log = logging.getLogger(__name__)
 
 CACHE = "LEWEL_CACHE"
-CANNOT = "cannot keep anything in %s (%s); set %s"
 
 T = TypeVar("T")
 
@@ -37,26 +36,22 @@ def cached(kind: str, facts: Any, find: Callable[[], T], read: Callable[[Any], T
         read: makes it of what JSON held; a TypeError or ValueError means that it was another.
     """
     digits = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    folder = cache_folder() / kind
-    file = folder / f"{digits}.json"
+    file = cache_folder() / kind / f"{digits}.json"
     absent = contextlib.suppress(OSError, ValueError, TypeError)  # or not of our writing
     with absent:
         return read(json.loads(file.read_text()))
     with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # told below
+            file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(Path(f"{file}.lock")))
-        except OSError as error:
-            log.warning(CANNOT, folder, error, CACHE)
-            return find()
         with absent:
             return read(json.loads(file.read_text()))
         value = find()
         try:
             with atomic_write(file, "w") as stream:
                 stream.write(json.dumps(value))  # not indented: ImageNet's shards are 1.3 M lines
-        except OSError as error:  # a full disk
-            log.warning(CANNOT, folder, error, CACHE)
+        except OSError as error:
+            log.warning("cannot keep anything in %s (%s); set %s", file.parent, error, CACHE)
         return value
 
 

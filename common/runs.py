@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,15 @@ def delete(folder: Path) -> None:
     """Delete a run folder and all that is in it, if it is there."""
     if folder.exists():
         shutil.rmtree(folder)
+
+
+def delete_empty(folder: Path) -> None:
+    """Delete ``folder`` and those above it up to ``runs``, as far as they are empty."""
+    with suppress(OSError):
+        for path in (folder, *folder.parents):
+            path.rmdir()
+            if path.name == "runs":
+                return
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def altered(state: State, name: str, how: str, draw: Any) -> State:
     return state
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     data=st.data(),
     sample=st.sampled_from([sample for sample in SAMPLES.values() if not sample.safetensors]),
@@ -272,7 +272,7 @@ BORROWED = sorted(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
     sample=st.sampled_from([sample for sample in SAMPLES.values() if not sample.safetensors]),

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from multiprocessing import Process
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import pytest
 import torch
@@ -200,6 +199,29 @@ def test_elsewhere_sigterm_ends_a_job_at_once_that_has_nothing_to_save() -> None
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _stopped(world: World, folder: Path) -> None:
+    """Rank 1 alone is told before step 5; the main process takes long to save."""
+    try:
+        with handle_signals() as told, told.deferred():
+            told.join(world, begin(folder, world))
+            for step in range(9):
+                time.sleep(0.01 * world.rank)
+                if (step, world.rank) == (5, 1):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if told.should_save():
+                    if world.is_main:
+                        time.sleep(0.5)
+                        (folder / "saved").write_text(f"{step}")
+                    told.exit_if_preempted()
+    except SystemExit as ended:
+        (folder / f"{world.rank}").write_text(f"{ended.code}, {(folder / 'saved').read_text()}")
+
+
+def test_elsewhere_no_process_ends_before_the_main_one_has_saved(tmp_path: Path) -> None:
+    in_processes(_stopped, tmp_path)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["143, 6"] * 2
+
+
 @contextmanager
 def told_on_slurm(world: World, folder: Path) -> Iterator[Preemption]:
     """A job on Slurm; ``requeued`` is there where its main process asked to be."""
@@ -232,36 +254,6 @@ def _steps(world: World, folder: Path, signum: int) -> None:
         told.close()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
-def test_all_processes_save_after_the_same_step(tmp_path: Path, signum: int) -> None:
-    in_processes(_steps, tmp_path, signum)
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["[6]", "[6]"]
-    assert (tmp_path / "requeued").exists() == (signum == signal.SIGUSR2)
-
-
-def _stopped(world: World, folder: Path) -> None:
-    """Rank 1 alone is told before step 5; the main process takes long to save."""
-    try:
-        with handle_signals() as told, told.deferred():
-            told.join(world, begin(folder, world))
-            for step in range(9):
-                time.sleep(0.01 * world.rank)
-                if (step, world.rank) == (5, 1):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                if told.should_save():
-                    if world.is_main:
-                        time.sleep(0.5)
-                        (folder / "saved").write_text(f"{step}")
-                    told.exit_if_preempted()
-    except SystemExit as ended:
-        (folder / f"{world.rank}").write_text(f"{ended.code}, {(folder / 'saved').read_text()}")
-
-
-def test_elsewhere_no_process_ends_before_the_main_one_has_saved(tmp_path: Path) -> None:
-    in_processes(_stopped, tmp_path)
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["143, 6"] * 2
-
-
 def _last_step(world: World, folder: Path) -> None:
     """Both are told in the last step, where they have asked for the last time."""
     with told_on_slurm(world, folder) as told:
@@ -284,7 +276,18 @@ def _collective(world: World, folder: Path) -> None:
         dist.all_reduce(torch.ones(()))
 
 
-@pytest.mark.parametrize("when", [_last_step, _collective])
-def test_processes_that_are_told_in_the_midst_leave_after_it(tmp_path: Path, when: Any) -> None:
-    in_processes(when, tmp_path)
-    assert (tmp_path / "requeued").exists()
+def _scenarios(world: World, folder: Path) -> None:
+    _steps(world, folder / "USR2", signal.SIGUSR2)
+    _steps(world, folder / "TERM", signal.SIGTERM)
+    _last_step(world, folder / "last step")
+    _collective(world, folder / "collective")
+
+
+def test_all_processes_save_and_leave_together(tmp_path: Path) -> None:
+    for name in ("USR2", "TERM", "last step", "collective"):
+        (tmp_path / name).mkdir()
+    in_processes(_scenarios, tmp_path)
+    for name in ("USR2", "TERM"):
+        assert [(tmp_path / name / rank).read_text() for rank in "01"] == ["[6]", "[6]"]
+    requeued = {path.parent.name for path in tmp_path.glob("*/requeued")}
+    assert requeued == {"USR2", "last step", "collective"}

@@ -95,3 +95,12 @@ def test_a_run_that_cannot_be_read_now_is_left_out_with_the_reason(
     assert [record.getMessage() for record in caplog.records] == [
         f"{kind}/a/metrics.json is left out for now: Stale file handle"
     ]
+
+
+def test_empty_folders_go_up_to_runs(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "transfer" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "pretrain").mkdir()
+    runs.delete_empty(tmp_path / "runs" / "transfer" / "a")
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"pretrain"}
+    runs.delete_empty(tmp_path / "runs" / "pretrain")
+    assert list(tmp_path.iterdir()) == []
