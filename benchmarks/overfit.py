@@ -181,7 +181,7 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
     """
     import detection.train
     import segmentation.train
-    from detection.config import TransferConfig
+    from detection.config import read, resolve
 
     root, task = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")), TASKS[options.task]
     try:
@@ -197,8 +197,8 @@ def overfit(options: Options, folder: Path) -> tuple[float, float]:
         second=options.iterations * 9 // 10,
         size=options.size,
     )
-    config = TransferConfig(
-        str(CONFIGS / f"{options.config or task.config}.yaml"),
+    config = resolve(
+        read(CONFIGS / f"{options.config or task.config}.yaml"),
         lr=options.lr or task.lr,
         overrides=tuple(words.split()),
     )

@@ -1,13 +1,14 @@
-"""A transfer job's configuration, and the Detectron2 config that it stands for."""
+"""The configuration of a transfer job, resolved once from a YAML and the options."""
 
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.config.compat import guess_version
 from detectron2.engine import DefaultTrainer
 
 from common.errors import UserError
@@ -18,7 +19,6 @@ from detection.values import check_values
 
 log = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).resolve().parent.parent / "det_configs"  # the published jobs
 PLACEHOLDER = "See Instructions"  # MODEL.WEIGHTS of configs for self-supervised backbones
 LOW_LR = 0.1  # a --lr below this share of the config's own is marked
 
@@ -28,127 +28,112 @@ _OPTIONS = {"MODEL.WEIGHTS": "--weights", "OUTPUT_DIR": "--output-dir", "SEED": 
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """One fine-tuning job.
+    """One fine-tuning job; made by :func:`resolve`.
 
     Attributes:
-        config: absolute path of the Detectron2 YAML.
-        weights: what the backbone starts from.
-        lr: ``SOLVER.BASE_LR`` for the config's own batch; None for the config's own.
+        config_name: name of the YAML, without its folder and ending.
+        config_hash: hash of the content of the YAML and its bases; see :func:`read`.
+        yaml: the whole Detectron2 config, with options and overrides, as YAML text.
+        weights: start of the backbone.
+        lr: ``SOLVER.BASE_LR``.
+        own_lr: that of the config itself, scaled to the batch.
+        batch_size: images per iteration over all processes.
+        scaled: True if learning rate, iterations and steps were scaled to another batch.
         seed: seed of the heads, the sampler and the augmentation.
         overrides: KEY VALUE pairs as in Detectron2, not scaled by anything.
         device: ``auto``, or ``cuda`` for a job that has GPUs and must not fall back to CPUs;
             ``MODEL.DEVICE cpu`` in the config has the last word.
-        batch_size: images per iteration over all processes, by which learning rate, iterations
-            and steps are scaled; None for the config's own, and no scaling.
-        eval_only: whether the weights are a trained detector's, which is only to be evaluated.
+        eval_only: True if the weights are a trained detector's, to be evaluated only.
         datasets: one's own to train on, unless it is only evaluated, and to test on; none for the
             config's.
     """
 
-    config: str
-    weights: Weights = field(default_factory=Weights)
-    lr: float | None = None
-    seed: int = 0
-    overrides: tuple[str, ...] = ()
-    device: str = "auto"
-    batch_size: int | None = None
-    eval_only: bool = False
-    datasets: tuple[own_data.OwnDataset, ...] = ()
-
-    @property
-    def config_name(self) -> str:
-        """The YAML's name without its folder and ending."""
-        return Path(self.config).stem
+    config_name: str
+    config_hash: str
+    yaml: str = field(repr=False)
+    weights: Weights
+    lr: float
+    own_lr: float
+    batch_size: int
+    scaled: bool
+    seed: int
+    overrides: tuple[str, ...]
+    device: str
+    eval_only: bool
+    datasets: tuple[own_data.OwnDataset, ...]
 
     def detectron2(self) -> Any:
-        """The Detectron2 config, before it is fitted to a device.
+        """The Detectron2 config, before it is fitted to a device; registers the datasets.
 
         Raises:
-            UserError: naming the file or key that is wrong.
+            UserError: if the name of a dataset is another one's in this process.
         """
-        for key, option, value in (
-            ("SOLVER.BASE_LR", "--lr", self.lr),
-            ("SOLVER.IMS_PER_BATCH", "--batch-size", self.batch_size),
-            *((key, "--dataset", self.datasets or None) for key in own_data.KEYS),
-        ):
-            if key in self.overrides[::2] and value is not None:
-                raise UserError(f"{key} and {option} are the same; give one of them.")
-        cfg = read_config(self.config)
-        if self.datasets:
-            own_data.use(cfg, self.datasets, self.config_name)
-        if self.lr is not None:
-            cfg.SOLVER.BASE_LR = self.lr
-        if self.batch_size is not None:
-            cfg = _scale(cfg, self.batch_size)
-        _merge(cfg, self.overrides)
-        if cfg.SOLVER.REFERENCE_WORLD_SIZE:
-            raise UserError(
-                "SOLVER.REFERENCE_WORLD_SIZE is not used here: set SOLVER.IMS_PER_BATCH, "
-                "SOLVER.BASE_LR and SOLVER.MAX_ITER to what you want."
-            )
-        check_values(cfg, self.eval_only)
-        if self.eval_only:
-            cfg.DATASETS.TRAIN = ()
-        cfg.MODEL.WEIGHTS = self.weights.path
-        cfg.SEED = self.seed
+        for dataset in self.datasets:
+            dataset.register()
+        cfg = get_cfg()
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(self.yaml))
         return cfg
 
+    @property
+    def low_lr(self) -> bool:
+        """True if the learning rate is under a tenth of the config's own for this batch."""
+        return self.lr < LOW_LR * self.own_lr
+
     def identity(self) -> dict[str, Any]:
-        """What makes it this run and not another."""
-        solver = self.detectron2().SOLVER
+        """The fields that tell this run from another."""
         named = ("SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
         pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
         return {
             "config": self.config_name,
-            "config_hash": config_hash(self.config),
-            "weights_sha256": self.weights.sha256,
-            "lr": solver.BASE_LR,
-            "batch_size": solver.IMS_PER_BATCH,
-            "scaled": self.scaled(),
+            "config_hash": self.config_hash,
+            **self.weights.identity(),
+            "lr": self.lr,
+            "batch_size": self.batch_size,
+            "scaled": self.scaled,
             "seed": self.seed,
             "eval_only": self.eval_only,
             "overrides": {key: value for key, value in pairs if key not in named},
             "datasets": [f"{one} {one.images}" for one in self.datasets],
         }
 
-    def scaled(self) -> bool:
-        """Whether the config is scaled to another batch than its own."""
-        own = read_config(self.config).SOLVER.IMS_PER_BATCH
-        return self.batch_size not in (None, own)
-
-    def low_lr(self) -> bool:
-        """Whether the learning rate is under a tenth of the config's own for this batch."""
-        return bool(self.detectron2().SOLVER.BASE_LR / self.own_lr() < LOW_LR)
-
-    def own_lr(self) -> float:
-        """The config's own learning rate, scaled to the batch."""
-        return float(_scale(read_config(self.config), self.batch_size).SOLVER.BASE_LR)
-
-    def run_name(self) -> str:
+    def run_name(self, weights: str = "") -> str:
         """The folder's name: config, data of one's own, weights, lr, batch, seed, and a hash.
 
         It is of the other overrides and of the annotations of that data, if there are any.
+
+        Args:
+            weights: name of the weights; default: :attr:`common.weights.Weights.name`.
         """
-        it = self.identity()
+        overrides = self.identity()["overrides"]
         name = (
             f"{'-'.join([self.config_name, *(one.name for one in self.datasets)])}"
-            f"-{it['weights_sha256'][:8] or 'random'}"
-            f"-lr{it['lr']:g}-b{it['batch_size']}{'-scaled' * it['scaled']}-s{it['seed']}"
+            f"-{weights or self.weights.name}"
+            f"-lr{self.lr:g}-b{self.batch_size}{'-scaled' * self.scaled}-s{self.seed}"
         )
         name += "-eval" * self.eval_only
-        hashed = [it["overrides"], *(one.sha256 for one in self.datasets)]
-        if self.datasets or it["overrides"]:
-            name += f"-{short_hash(hashed if self.datasets else it['overrides'])}"
+        if self.datasets:
+            name += f"-{short_hash([overrides, *(one.sha256 for one in self.datasets)])}"
+        elif overrides:
+            name += f"-{short_hash(overrides)}"
         return name
 
 
-def config_hash(path: str) -> str:
-    """What a YAML and its bases say, in eight digits; how they are written does not matter."""
-    return short_hash(CfgNode.load_yaml_with_base(path))
+class Yaml(NamedTuple):
+    """A Detectron2 YAML that was read.
+
+    Attributes:
+        name: of the file, without its folder and ending.
+        hash: of its content and its bases', in eight digits; its layout does not matter.
+        cfg: Detectron2's defaults merged with it.
+    """
+
+    name: str
+    hash: str
+    cfg: Any
 
 
-def read_config(path: str) -> Any:
-    """Detectron2's defaults merged with a YAML and its bases.
+def read(path: str | os.PathLike[str]) -> Yaml:
+    """Read a YAML and its bases, once.
 
     Raises:
         UserError: if there is no such file, or it is no Detectron2 config.
@@ -157,11 +142,81 @@ def read_config(path: str) -> Any:
         raise UserError(f"--config {path}: no such file; the published jobs are in det_configs/.")
     cfg = get_cfg()
     try:
-        cfg.merge_from_file(path)
+        content = CfgNode.load_yaml_with_base(str(path))
+        digest = short_hash(content)
+        node = CfgNode(content)
+        if (node.get("VERSION") or guess_version(node, str(path))) == cfg.VERSION:
+            cfg.merge_from_other_cfg(node)
+        else:  # Detectron2 translates the keys of older ones
+            cfg.merge_from_file(str(path))
     except Exception as error:  # a file of something else raises almost anything
         reason = " ".join(str(error).strip("'\"").split())
         raise UserError(f"--config {path} is not a Detectron2 config: {reason}.") from error
-    return cfg
+    return Yaml(Path(path).stem, digest, cfg)
+
+
+def resolve(
+    yaml: Yaml,
+    weights: Weights = Weights(),  # noqa: B008
+    *,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+    eval_only: bool = False,
+    datasets: tuple[own_data.OwnDataset, ...] = (),
+) -> TransferConfig:
+    """Merge a YAML with options and overrides, and check the result.
+
+    Args:
+        lr: ``SOLVER.BASE_LR`` for the config's own batch; None for the config's own.
+        batch_size: images per iteration, by which learning rate, iterations and steps are scaled;
+            None for the config's own, and no scaling.
+
+    Raises:
+        UserError: naming the key or the option that is wrong.
+    """
+    for key, option, value in (
+        ("SOLVER.BASE_LR", "--lr", lr),
+        ("SOLVER.IMS_PER_BATCH", "--batch-size", batch_size),
+        *((key, "--dataset", datasets or None) for key in own_data.KEYS),
+    ):
+        if key in overrides[::2] and value is not None:
+            raise UserError(f"{key} and {option} are the same; give one of them.")
+    cfg = yaml.cfg.clone()
+    if datasets:
+        own_data.use(cfg, datasets, yaml.name)
+    own_lr = float(_scale(cfg, batch_size).SOLVER.BASE_LR)
+    if lr is not None:
+        cfg.SOLVER.BASE_LR = lr
+    cfg = _scale(cfg, batch_size)
+    _merge(cfg, overrides)
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE:
+        raise UserError(
+            "SOLVER.REFERENCE_WORLD_SIZE is not used here: set SOLVER.IMS_PER_BATCH, "
+            "SOLVER.BASE_LR and SOLVER.MAX_ITER to what you want."
+        )
+    check_values(cfg, eval_only)
+    if eval_only:
+        cfg.DATASETS.TRAIN = ()
+    cfg.MODEL.WEIGHTS = ""
+    cfg.SEED = seed
+    return TransferConfig(
+        yaml.name,
+        yaml.hash,
+        cfg.dump(),
+        weights,
+        lr=cfg.SOLVER.BASE_LR,
+        own_lr=own_lr,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        scaled=batch_size not in (None, yaml.cfg.SOLVER.IMS_PER_BATCH),
+        seed=seed,
+        overrides=overrides,
+        device=device,
+        eval_only=eval_only,
+        datasets=datasets,
+    )
 
 
 def _scale(cfg: CfgNode, batch_size: int | None) -> CfgNode:

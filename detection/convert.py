@@ -20,6 +20,7 @@ from torch import Tensor
 from common.backbones import Backbone, Which, read_backbone
 from common.errors import UserError, command
 from common.files import atomic_write, check_output
+from common.locks import locked
 from common.resnets import architecture_of
 
 AUTHOR = "lewel-transfer"
@@ -112,6 +113,31 @@ def convert(
             f"{output} cannot be written ({error.strerror}); choose another place."
         ) from error
     return backbone
+
+
+def converted(checkpoint: str, digest: str, folder: Path) -> Path:
+    """Detectron2 weights of a checkpoint, made once for all jobs that start from it.
+
+    Args:
+        checkpoint: the file.
+        digest: its SHA-256, which names the result.
+        folder: of such results; made if need be.
+
+    Raises:
+        UserError: as :func:`convert`.
+    """
+    path = folder / f"{digest[:16]}.pkl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                convert(checkpoint, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the converted weights {path}: {error.strerror or error}; choose "
+            "another --output-dir."
+        ) from error
+    return path
 
 
 @dataclass(frozen=True)

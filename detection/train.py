@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
-from common import distributed, runs
+from common import checkpoints, distributed, runs
 from common.distributed import World
 from common.errors import UserError
 from common.files import atomic_write
@@ -23,9 +24,9 @@ from common.metrics import rewind
 from common.provenance import device_name, git_commit, precision, ran_on
 from common.run_checkpoints import RunCheckpoints
 from common.running import Run, running
-from detection import compat
+from detection import compat, convert
 from detection.checkpoint import RunCheckpointer, require_backbone
-from detection.config import TransferConfig, config_hash, fit_to_device
+from detection.config import TransferConfig, fit_to_device
 from detection.datasets import uses_demo
 from detection.evaluation import DETECTION, Kind, evaluate
 from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
@@ -65,6 +66,7 @@ def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> di
         usable_datasets(cfg, folder),
     ):
         world = run.world
+        config, cfg.MODEL.WEIGHTS = distributed.by_main(lambda: _with_weights(config, folder))
         fit_to_device(cfg, world.device.type, world.size)
         cfg.OUTPUT_DIR = str(folder)
         cfg.freeze()
@@ -77,6 +79,24 @@ def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> di
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         job = _only_evaluate if config.eval_only else _fit
         return job(config, cfg, kind, run)
+
+
+def _with_weights(config: TransferConfig, folder: Path) -> tuple[TransferConfig, str]:
+    """The config with the SHA-256 of its weights, which the folder keeps, and Detectron2's file.
+
+    For the main process. A checkpoint is converted, once for all jobs.
+
+    Raises:
+        UserError: if the weights cannot be read, or are others than this run's.
+    """
+    config = replace(config, weights=config.weights.settled())
+    weights, identity = config.weights, config.identity()
+    runs.check_same(folder, identity)
+    runs.claim(folder, identity)
+    if not weights.path or config.eval_only or checkpoints.is_pickle(Path(weights.path)):
+        return config, weights.path
+    cache = folder.parent.parent / "weights"
+    return config, str(convert.converted(weights.path, weights.sha256, cache))
 
 
 def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, Any]:
@@ -107,7 +127,7 @@ def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, An
             else None,
         ]
     )
-    start = stream.start = _load(config, checkpointer, trainer, world)
+    start = stream.start = _load(cfg.MODEL.WEIGHTS, checkpointer, trainer, world)
     if world.is_main:
         rewind(folder / "metrics.jsonl", "iteration", start)
         trainer.register_hooks([Writing(_writers(cfg, folder), LOG_PERIOD)])
@@ -160,7 +180,7 @@ def _only_evaluate(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> di
     started, about = time.monotonic(), _about(config, cfg, kind, world)
     model = build_model(cfg)
     checkpointer = RunCheckpointer(model)
-    checkpointer.load(config.weights.path, checkpointables=[])
+    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     missing = [k for k in checkpointer.missing if not k.endswith("num_batches_tracked")]
     if missing:
         raise UserError(
@@ -184,15 +204,13 @@ def _only_evaluate(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> di
     return metrics
 
 
-def _load(
-    config: TransferConfig, checkpointer: RunCheckpointer, trainer: SimpleTrainer, world: World
-) -> int:
+def _load(weights: str, checkpointer: RunCheckpointer, trainer: SimpleTrainer, world: World) -> int:
     """Load the folder's newest checkpoint, or else the weights; the iteration to start at."""
     if checkpointer.resume(world):
         return int(trainer.iter) + 1
-    checkpointer.load(config.weights.path, checkpointables=[])
-    if config.weights.path:
-        require_backbone(checkpointer, config.weights.path)
+    checkpointer.load(weights, checkpointables=[])
+    if weights:
+        require_backbone(checkpointer, weights)
     else:
         log.info("random initialisation")
     return 0
@@ -207,12 +225,12 @@ def _writers(cfg: Any, folder: Path) -> list[Any]:
 
 
 def _about(config: TransferConfig, cfg: Any, kind: Kind, world: World) -> dict[str, Any]:
-    """What the run's row tells but for its results; read now, for the YAML may be edited later."""
+    """The columns of the run's row, without its results."""
     weights = config.weights
     return {
         "kind": kind.job,
         "config": config.config_name,
-        "config_hash": config_hash(config.config),
+        "config_hash": config.config_hash,
         "dataset": cfg.DATASETS.TEST[0],
         "own_data": ", ".join(map(str, config.datasets)) or None,
         "classes": MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes"),
@@ -221,10 +239,10 @@ def _about(config: TransferConfig, cfg: Any, kind: Kind, world: World) -> dict[s
         "pretrain_epochs": weights.epochs,
         "pretrain_recipe": weights.recipe or None,
         "lr": cfg.SOLVER.BASE_LR,
-        "low_lr": config.low_lr(),
+        "low_lr": config.low_lr,
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "batch_per_process": cfg.SOLVER.IMS_PER_BATCH // world.size,
-        "scaled": config.scaled(),
+        "scaled": config.scaled,
         "eval_only": config.eval_only,
         "seed": config.seed,
         "iterations": cfg.SOLVER.MAX_ITER,

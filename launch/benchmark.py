@@ -6,10 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
@@ -17,13 +14,14 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 
 from common import runs
 from common.errors import UserError, command
-from detection.config import CONFIGS
 from launch import classify, transfer
-from launch.classify import WeightOptions
-from launch.cluster.follow import follow_all
-from launch.members import Member
-from launch.options import Resources, RunOptions, parse, resources
+from launch.options import CONFIGS, Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from launch.cluster.jobs import Job
 
 # LEWEL's README, tables of ImageNet and COCO.
 LEWEL = ("coco_R_50_C4_1x_infomin", "coco_R_50_FPN_1x_infomin", "coco_R_50_FPN_2x_infomin")
@@ -104,50 +102,50 @@ def gpu_hours(config: str, images: int) -> float | None:
     return found[0] * GPUS * images / 16 / 3600 if found else None
 
 
-def plan_members(options: Command) -> tuple[list[Member], list[str]]:
-    """The transfer runs of a suite, checked, and for a dry run what keeps others from starting.
+def plan(options: Command) -> tuple[list["Job"], list[str]]:
+    """The transfer jobs of a suite, checked, and for a dry run what keeps others from starting.
 
     Raises:
         UserError: unless it is a dry run, for whatever is wrong.
     """
-    members: list[Member] = []
+    jobs: list[Job] = []
     wrong = []
     for one in sweeps(options):
         paths = [(path,) for path in one.config] if options.dry_run else [one.config]
         for path in paths:
             try:
-                members += transfer.plan(dataclasses.replace(one, config=path), ())
+                jobs += transfer.plan(dataclasses.replace(one, config=path))
             except UserError as error:
                 if not options.dry_run:
                     raise
                 wrong.append(f"{path[0].stem} cannot start: {error}")
-    return members, wrong
+    return jobs, wrong
 
 
-def plan_table(members: Sequence[Member], options: Command) -> Table:
-    """The transfer runs of a suite, with what they would cost."""
-    table = Table(title=f"suite {options.suite}")
+def plan_table(jobs: Sequence["Job"], suite: str) -> "Table":
+    """The transfer jobs of a suite, with what they would cost."""
+    from rich.table import Table
+
+    table = Table(title=f"suite {suite}")
     for name in ("config", "weights", "seed", "lr", "batch", "iterations", "GPU hours", "state"):
         table.add_column(name, overflow="fold")
     total = 0.0
-    for member in members:
-        config = member.config
-        solver = config.detectron2().SOLVER
-        hours = gpu_hours(config.config_name, solver.MAX_ITER * solver.IMS_PER_BATCH)
+    for job in jobs:
+        config = job.config
+        hours = gpu_hours(config.config_name, job.steps * config.batch_size)
         total += hours or 0
-        finished = runs.is_finished(member.job(options.run).folder)
         table.add_row(
             config.config_name,
             config.weights.method,
             str(config.seed),
-            f"{solver.BASE_LR:g}",
-            str(solver.IMS_PER_BATCH),
-            str(solver.MAX_ITER),
+            f"{config.lr:g}",
+            str(config.batch_size),
+            str(job.steps),
             f"{hours:.0f}" if hours else "?",
-            "finished" if finished else "to do",
+            "finished" if runs.is_finished(job.folder) else "to do",
         )
     table.caption = (
-        f"{len(members)} runs, at least {total:.0f} V100 hours by Detectron2's model zoo, which "
+        f"{len(jobs)} runs, at least {total:.0f} V100 hours by Detectron2's model zoo, which "
         "froze BatchNorm and knows neither FCN nor linear evaluation"
     )
     return table
@@ -158,23 +156,27 @@ def run(arguments: list[str] | None = None) -> None:
     options = parse(Command, "launch/benchmark.py", arguments)
     if options.run.name:
         raise UserError("--name is one folder, and a suite has many runs; leave it out.")
-    members, wrong = plan_members(options)
-    if not members:
+    from rich.console import Console
+
+    from launch.cluster.follow import follow_all
+
+    jobs, wrong = plan(options)
+    if not jobs:
         raise UserError(wrong[0].partition(" cannot start: ")[2])
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(plan_table(members, options))
+    console.print(plan_table(jobs, options.suite))
     print("\n".join(wrong), flush=True)
     evaluation = plan_evaluation(options)
     if options.dry_run:
         return
-    submitted = transfer.submit(members, options.run, options.resources, skip_live=True)
+    submitted = transfer.submit(jobs, options.run, options.resources, skip_live=True)
     if evaluation:
         submitted += classify.submit(evaluation, options.run, options.resources, skip_live=True)
     if options.resources.wait:
         follow_all(submitted)
 
 
-def plan_evaluation(options: Command) -> classify.Planned | None:
+def plan_evaluation(options: Command) -> "Job | None":
     """Linear evaluation, checked; None if it is left out, or for a dry run if it cannot start.
 
     Raises:
@@ -182,17 +184,17 @@ def plan_evaluation(options: Command) -> classify.Planned | None:
     """
     if options.data == "none":
         return None
-    source = WeightOptions(options.weights, label=options.label)
+    weights = classify.WeightOptions(options.weights, label=options.label)
+    protocol = LinearConfig(data=options.data)
     try:
-        protocol = LinearConfig(data=options.data)
-        found = classify.plan(protocol, source, options.run, options.resources)
+        job = classify.plan(classify.Linear(weights, protocol, options.run, options.resources))
     except UserError as error:
         if not options.dry_run:
             raise
         print(f"linear evaluation cannot start: {error}", flush=True)
         return None
-    print(f"linear evaluation, {found.job.steps} steps: {found.job.folder}", flush=True)
-    return found
+    print(f"linear evaluation, {job.steps} steps: {job.folder}", flush=True)
+    return job
 
 
 @command

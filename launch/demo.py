@@ -12,9 +12,8 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
     sys.path[0] = str(ROOT)
 
 from common.errors import command
-from detection.config import CONFIGS
 from launch import pretrain, results, transfer
-from launch.options import parse
+from launch.options import CONFIGS, parse
 from pretrain.checkpoint import FILE
 
 # What starts from LEWEL, and from nothing.

@@ -1,6 +1,7 @@
 """Options that every command shares, and how a command line becomes a dataclass."""
 
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,10 +13,13 @@ import tyro
 from common import runs
 from common.errors import UserError
 from common.files import check_writable
+from common.provenance import ROOT
 from launch.cluster import site
 from launch.cluster.resources import Resources
 
-__all__ = ["Resources", "RunOptions", "parse", "resources"]
+__all__ = ["CONFIGS", "Resources", "RunOptions", "located", "parse", "resources"]
+
+CONFIGS = ROOT / "det_configs"  # the published jobs
 
 Command = TypeVar("Command")
 
@@ -46,6 +50,21 @@ class RunOptions:
         check_writable(folder)
         return folder
 
+    def folder_of(self, kind: str, config: Any) -> Path:
+        """The run folder of a configuration that starts from weights.
+
+        Runs from our own pre-training were once named after the weights' SHA-256, and go on in
+        the folder that they have.
+
+        Raises:
+            UserError: if it could not be written.
+        """
+        folder = self.folder(kind, config.run_name())
+        if self.name is None and config.weights.sha256 and not folder.exists():
+            former = folder.with_name(config.run_name(config.weights.sha256[:8]))
+            return former if former.exists() else folder
+        return folder
+
 
 def resources() -> Resources:
     """The resources that a command asks for by itself, as the site has set them.
@@ -68,6 +87,16 @@ def parse(command: type[Command], prog: str, arguments: list[str] | None = None)
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     parsed = tyro.cli(command, prog=prog, args=words, config=style)
     return site.kept_to_slurm(parsed, words)
+
+
+def located(config: Path) -> Path:
+    """The absolute path of a config, which may be the bare name of one of ``det_configs/``.
+
+    What is typed as ``det_configs/NAME`` is found from any working folder.
+    """
+    ours = CONFIGS / f"{config.name.removesuffix('.yaml')}.yaml"
+    bare = str(config.parent) in (".", CONFIGS.name)
+    return (ours if bare and not os.path.exists(config) and ours.exists() else config).resolve()
 
 
 def _require_values(command: type[Any], words: Sequence[str]) -> None:

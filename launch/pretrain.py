@@ -2,33 +2,25 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find this file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from rich.console import Console
-from rich.table import Table
-
 from common import runs
 from common.errors import UserError, command
 from common.files import write_json
-from launch.awaited import Pretraining
-from launch.cluster.follow import follow_all
-from launch.cluster.jobs import Job
-from launch.cluster.processes import device, processes, resolve_cluster
-from launch.cluster.submit import launch
-from launch.options import Resources, RunOptions, parse, resources
-from pretrain import methods
-from pretrain.config import PretrainConfig
-from pretrain.data import check_enough, open_images, open_validation
-from pretrain.evaluation.splits import check_comparable
-from pretrain.train import pretrain
+from launch.options import Resources, RunOptions, located, parse, resources
+from pretrain.config import PretrainConfig, ResolvedConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from launch.cluster.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -51,12 +43,56 @@ class Command:
 
 
 def run(arguments: list[str] | None = None) -> Path | None:
-    """Check the command line, submit or run the job, and return its run folder."""
+    """Check the command line, submit or run the jobs, and return the run folder."""
     options = parse(Command, "launch/pretrain.py", arguments)
     if options.list_recipes:
+        from rich.console import Console
+
         Console(width=None if sys.stdout.isatty() else 160).print(_recipes())
         return None
     config = options.config.resolve()
+    from launch.cluster.follow import follow_all
+    from launch.cluster.processes import resolve_cluster
+    from launch.cluster.submit import launch
+
+    job = plan(options, config)
+    following = _plan_following(options, job) if options.then else []
+    submitted = launch([job], options.resources, options.run.fresh, skip_live=bool(following))
+    if following:
+        from launch import transfer
+
+        if submitted:
+            # It may be long before the job itself says so.
+            write_json(job.folder / "config.json", dataclasses.asdict(job.config))
+        elif resolve_cluster(options.resources) == "slurm" and not runs.is_finished(job.folder):
+            raise UserError(
+                "--then waits for jobs of Slurm alone; start it once that run has ended."
+            )
+        try:
+            transfer.submit(following, _run_options(options), _resources(options))
+        except UserError as error:
+            if not submitted:
+                raise
+            raise UserError(
+                f"the pre-training is submitted; what is to follow is not: {error}"
+            ) from error
+    if options.resources.wait:
+        follow_all(submitted)
+    return job.folder
+
+
+def plan(options: Command, config: ResolvedConfig) -> "Job":
+    """The job of a command line, checked.
+
+    Raises:
+        UserError: naming the thing that is wrong.
+    """
+    from launch.cluster.jobs import Job
+    from launch.cluster.processes import device, processes
+    from pretrain.data import check_enough, open_images, open_validation
+    from pretrain.evaluation.splits import check_comparable
+    from pretrain.train import pretrain
+
     if config.device == "auto":
         config = dataclasses.replace(config, device=device(options.resources))
     runs.check_divides("--batch-size", config.batch_size, processes(options.resources))
@@ -74,58 +110,47 @@ def run(arguments: list[str] | None = None) -> Path | None:
         queries = open_validation(config.data, config.val_data)
         if queries is not None:
             check_comparable(source, queries)
-    following = _following(options, folder, dataclasses.asdict(config)) if options.then else None
     steps = config.epochs * (len(source) // config.batch_size)
-    job = Job(pretrain, config, folder, options.run.output_dir.resolve(), steps)
-    submitted = launch([job], options.resources, options.run.fresh, skip_live=bool(options.then))
-    if following is not None:
-        if submitted:
-            # It may be long before the job itself says so.
-            write_json(folder / "config.json", dataclasses.asdict(config))
-        elif resolve_cluster(options.resources) == "slurm" and not runs.is_finished(folder):
-            raise UserError(
-                "--then waits for jobs of Slurm alone; start it once that run has ended."
-            )
-        try:
-            following()
-        except UserError as error:
-            if not submitted:
-                raise
-            raise UserError(
-                f"the pre-training is submitted; what is to follow is not: {error}"
-            ) from error
-    if options.resources.wait:
-        follow_all(submitted)
-    return folder
+    return Job("pretrain", pretrain, config, folder, options.run.output_dir.resolve(), steps)
 
 
-def _following(
-    options: Command, folder: Path, settings: dict[str, Any]
-) -> Callable[[], list[Path]]:
-    """Check the transfer jobs of ``--then``, which the result submits or runs.
+def _plan_following(options: Command, job: "Job") -> list["Job"]:
+    """The transfer jobs of ``--then``, checked.
 
     Raises:
-        UserError: for whatever is wrong with them.
+        UserError: naming the thing that is wrong with them.
     """
-    from detection.config import CONFIGS  # pre-training alone works without Detectron2
-    from launch import transfer
-    from launch.members import located
-
     for config in options.then:
-        if not located(config, CONFIGS).is_file():
+        if not located(config).is_file():
             raise UserError(f"--then {config}: no such config; our own are those of det_configs/.")
+    from launch import transfer
+    from launch.cluster.processes import processes, resolve_cluster
+    from launch.weights import find_backbone, to_come
+
     if resolve_cluster(options.resources) == "debug" and processes(options.resources) > 1:
         raise UserError("--then starts other jobs, which torchrun and srun cannot; leave it out.")
-    command = transfer.Command(
-        config=options.then,
-        run=dataclasses.replace(options.run, name=None),
-        resources=dataclasses.replace(options.resources, nodes=1, wait=False),
-    )
-    transfer.plan(command, (), Pretraining(folder, settings, "of the pre-training"))
-    return lambda: transfer.start(dataclasses.replace(command, weights=(str(folder),)))
+    there = runs.is_finished(job.folder) and not options.run.fresh
+    settings = dataclasses.asdict(job.config)
+    source = find_backbone(str(job.folder), None) if there else to_come(job.folder, settings, None)
+    run, resources = _run_options(options), _resources(options)
+    command = transfer.Command(config=options.then, run=run, resources=resources)
+    return transfer.plan(command, awaited=source)
 
 
-def _recipes() -> Table:
+def _run_options(options: Command) -> RunOptions:
+    """Those of the jobs that follow, which have names of their own."""
+    return dataclasses.replace(options.run, name=None)
+
+
+def _resources(options: Command) -> Resources:
+    return dataclasses.replace(options.resources, nodes=1, wait=False)
+
+
+def _recipes() -> "Table":
+    from rich.table import Table
+
+    from pretrain import methods
+
     table = Table(title="recipes")
     columns = ("method", "norm", "epochs", "batch", "lr", "weight decay", "momentum", "warm-up")
     for column in (*columns, "source", "MLPs' norms"):

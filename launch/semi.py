@@ -1,35 +1,18 @@
 """Semi-supervised evaluation: ``python launch/semi.py --percent 1``."""
 
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from common.errors import command
-from launch.classify import WeightOptions, start
-from launch.options import Resources, RunOptions, parse, resources
-from pretrain.evaluation.config import SemiConfig
-
-
-@dataclass(frozen=True)
-class Command:
-    """Fine-tune on 1 or 10 % of the labels of ImageNet; a row of results/semi.csv.
-
-    Typed again, the same command resumes the run, or says that it is finished.
-    """
-
-    weights: WeightOptions = field(default_factory=WeightOptions)
-    config: SemiConfig = field(default_factory=SemiConfig)
-    run: RunOptions = field(default_factory=RunOptions)
-    resources: Resources = field(default_factory=resources)
+from launch import classify
 
 
 def run(arguments: list[str] | None = None) -> Path:
     """Check the command line, submit or run the job, and return its run folder."""
-    options = parse(Command, "launch/semi.py", arguments)
-    return start(options.config, options.weights, options.run, options.resources)
+    return classify.run(classify.Semi, "launch/semi.py", arguments)
 
 
 @command

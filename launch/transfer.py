@@ -4,31 +4,31 @@
 """
 
 import itertools
+import json
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from common import runs
 from common.errors import UserError, command
 from common.runs import check_seed
-from detection import own_data
-from detection.config import CONFIGS, TransferConfig
-from launch.awaited import Pretraining, check_waits
-from launch.cluster.follow import Submitted, follow_all
-from launch.cluster.jobs import Job
-from launch.cluster.processes import device, processes
-from launch.cluster.submit import check_paths, launch
-from launch.detectors import find_detector
-from launch.members import Member, check, check_apart, located, warn_of_other_methods
-from launch.options import Resources, RunOptions, parse, resources
-from launch.weights import Source, await_weights, find_weights
+from launch.options import Resources, RunOptions, located, parse, resources
+
+if TYPE_CHECKING:
+    from detection.config import TransferConfig
+    from detection.evaluation import Kind
+    from launch.cluster.follow import Submitted
+    from launch.cluster.jobs import Job
+    from launch.weights import Source
 
 OVERRIDE_KEY = re.compile(
     r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|"
@@ -102,25 +102,22 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
     Raises:
         UserError: for whatever is wrong; then nothing was written.
     """
-    members = plan(options, overrides)
-    # Now: a config may be edited while its job runs.
-    folders = list(dict.fromkeys(member.job(options.run).folder for member in members))
-    submitted = submit(members, options.run, options.resources)
+    from launch.cluster.follow import follow_all
+
+    jobs = plan(options, overrides)
+    submitted = submit(jobs, options.run, options.resources)
     if options.resources.wait:
         follow_all(submitted)
-    return folders
+    return [job.folder for job in jobs]
 
 
 def submit(
-    members: Sequence[Member],
-    run: RunOptions,
-    resources: Resources,
-    skip_live: bool | None = None,
-) -> list[Submitted]:
-    """Convert the weights of runs that were checked, submit or run the jobs; those of Slurm.
+    jobs: Sequence["Job"], run: RunOptions, resources: Resources, skip_live: bool | None = None
+) -> list["Submitted"]:
+    """Submit or run the jobs of :func:`plan`; those of Slurm.
 
     Args:
-        members: the runs.
+        jobs: the runs.
         run: their folders.
         resources: of each.
         skip_live: as for :func:`launch.cluster.submit.launch`.
@@ -128,38 +125,28 @@ def submit(
     Raises:
         UserError: if a folder holds another run, or a job could not be submitted, or failed.
     """
-    waiting: dict[str, dict[Path, Job]] = {}  # by the job that they wait for
-    for member in members:
-        job, awaited = member.job(run), member.source.awaited
-        # --lr 0.02 2e-2 is one run.
-        waiting.setdefault(awaited.job_id if awaited else "", {})[job.folder] = job
-    for after, jobs in waiting.items():
-        check_waits(after, resources)
-        check_paths(jobs.values(), resources)
-    for source in {member.source.weights: member.source for member in members}.values():
-        source.write()
-        print(source.description, flush=True)
+    from launch.cluster.submit import launch
+    from launch.weights import settled
+
+    jobs = [settled(job) for job in jobs]
     if not run.fresh:
-        warn_of_other_methods(members, run)
-    submitted = []
-    for after, jobs in waiting.items():
-        skips = bool(after) or skip_live
-        submitted += launch(list(jobs.values()), resources, run.fresh, after, skips)
-    return submitted
+        _warn_of_other_methods(jobs)
+    return launch(jobs, resources, run.fresh, skip_live=skip_live)
 
 
 def plan(
-    options: Command, overrides: tuple[str, ...], awaited: Pretraining | None = None
-) -> list[Member]:
-    """The runs that a command line means, checked: everything that can be wrong before a job.
+    options: Command, overrides: tuple[str, ...] = (), awaited: "Source | None" = None
+) -> list["Job"]:
+    """The jobs that a command line means, checked: everything that can be wrong before a job.
 
     Args:
         options: the command.
         overrides: KEY VALUE pairs.
-        awaited: a pre-training run that is still to be submitted, in the place of weights.
+        awaited: weights of a pre-training that is still to be submitted, in the place of
+            ``--weights``.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: naming the thing that is wrong.
     """
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: must be at least 1.")
@@ -172,48 +159,147 @@ def plan(
             f"--label {options.label} is one name for {len(options.weights)} --weights; start a "
             "command for each."
         )
+    import segmentation  # noqa: F401  its configs name what it registers
+    from detection import own_data
+    from detection.config import read, resolve
+    from launch.cluster.processes import device, processes
+    from launch.weights import find_detector, find_weights
+
     datasets = own_data.find(options.dataset, options.eval_only)
     if datasets:
         classes = [name for _, name in datasets[-1].categories]
         print(f"data: {', '.join(map(str, datasets))}; {len(classes)} classes", flush=True)
-    members = []
-    found: dict[str, Source] = {}  # a checkpoint is read once for all configs
-    for path, wanted in itertools.product(options.config, options.weights or (None,)):
-        yaml = str(located(path, CONFIGS))
+    yamls = [read(located(path)) for path in options.config]
+    sources: dict[tuple[str | None, str], Source] = {}  # a checkpoint is read once for all configs
+    chosen: dict[TransferConfig, Source] = {}
+    for yaml, wanted in itertools.product(yamls, options.weights or (None,)):
+        key = wanted, yaml.hash if wanted is None else ""
         if awaited is not None:
-            source = await_weights(awaited, options.label)
-        elif wanted in found:
-            source = found[wanted]
-        elif options.eval_only:
-            source = find_detector(wanted, options.label)
-        else:
-            source = find_weights(wanted, yaml, options.label, options.run.output_dir.resolve())
-        if wanted is not None:
-            found[wanted] = source
+            sources[key] = awaited
+        elif key not in sources and options.eval_only:
+            sources[key] = find_detector(wanted, options.label)
+        elif key not in sources:
+            output_dir = options.run.output_dir.resolve()
+            sources[key] = find_weights(wanted, yaml.cfg, options.label, output_dir)
         for lr, seed in itertools.product(options.lr or (None,), range(options.seeds)):
-            config = TransferConfig(
+            config = resolve(
                 yaml,
-                source.weights,
-                lr,
-                options.seed + seed,
-                overrides,
-                device(options.resources),
-                options.batch_size,
-                options.eval_only,
-                datasets,
+                sources[key].weights,
+                lr=lr,
+                batch_size=options.batch_size,
+                seed=options.seed + seed,
+                overrides=overrides,
+                device=device(options.resources),
+                eval_only=options.eval_only,
+                datasets=datasets,
             )
-            members.append(Member(config, source, options.label))
-    if options.run.name and len(members) > 1:
+            chosen[config] = sources[key]
+    if options.run.name and len(chosen) > 1:
         raise UserError(
-            f"--name {options.run.name} is one folder, but these are {len(members)} runs; leave "
+            f"--name {options.run.name} is one folder, but these are {len(chosen)} runs; leave "
             "it out."
         )
     count = processes(options.resources)
-    repairs = [sentence for member in members for sentence in check(member, count)]
-    for sentence in dict.fromkeys(repairs):
-        print(f"warning: {sentence}", flush=True)
-    check_apart(members, options.run)
-    return members
+    jobs: dict[Path, Job] = {}
+    repairs: list[str] = []
+    for config, source in chosen.items():
+        job, repaired = _job(config, source, options.run, count)
+        repairs += repaired
+        _require_one_run(jobs.setdefault(job.folder, job), job)
+    for line in dict.fromkeys((*repairs, *(source.line for source in chosen.values()))):
+        print(f"warning: {line}" if line in repairs else line, flush=True)
+    return list(jobs.values())
+
+
+def _require_one_run(one: "Job", other: "Job") -> None:
+    """Raise if two different runs would be one folder, as those of YAMLs of one name would."""
+    mine, yours = one.config.identity(), other.config.identity()
+    differing = [f"{k} ({mine[k]} and {yours[k]})" for k in mine if mine[k] != yours[k]]
+    if differing:
+        raise UserError(
+            f"two of these runs would both be {one.folder}, though they differ in "
+            f"{', '.join(differing)}; give one a YAML of another name, or start it by itself "
+            "with a --name."
+        )
+
+
+def _job(
+    config: "TransferConfig", source: "Source", run: RunOptions, count: int
+) -> tuple["Job", list[str]]:
+    """Check a run in ``count`` processes, and print its numbers.
+
+    Returns:
+        The run as a job, and sentences about repairs of its datasets.
+    """
+    from detection.coco import require_usable
+    from detection.evaluation import kind_of
+    from detection.schedule import steps_of
+    from launch.cluster.jobs import Job
+
+    cfg = config.detectron2()
+    entries = _entries()
+    kind = kind_of(cfg, entries)
+    solver = cfg.SOLVER
+    source.check_fits(cfg)
+    repairs = require_usable(cfg)
+    if config.eval_only:
+        print(f"{config.config_name}: evaluation of {config.weights.path}", flush=True)
+    else:
+        kind.mapper(cfg)  # it refuses what it cannot do
+        if not 0 < config.lr < math.inf:
+            raise UserError(f"--lr {config.lr:g}: must be more than 0.")
+        key = "--batch-size" if config.scaled else "SOLVER.IMS_PER_BATCH"
+        runs.check_divides(key, config.batch_size, count)
+        print(
+            f"{config.config_name}, seed {config.seed}: {solver.MAX_ITER} iterations of "
+            f"{config.batch_size} images ({config.batch_size // count} on each of {count} "
+            f"processes, {config.batch_size} in a synchronised BatchNorm), lr {config.lr:g}, "
+            f"steps {steps_of(solver)}"
+            f"{', scaled from the batch of the config' * config.scaled}",
+            flush=True,
+        )
+        _warn_of_low_lr(config)
+    folder, output_dir = run.folder_of(kind.job, config), run.output_dir.resolve()
+    steps = 0 if config.eval_only else solver.MAX_ITER
+    return Job(kind.job, entries[kind], config, folder, output_dir, steps, source.after), repairs
+
+
+def _entries() -> "dict[Kind, Callable[[TransferConfig, Path], Any]]":
+    """The kinds of transfer jobs, and the function of each."""
+    import detection.train
+    import segmentation.train
+    from detection.evaluation import DETECTION
+    from segmentation.evaluation import SEGMENTATION
+
+    return {DETECTION: detection.train.transfer, SEGMENTATION: segmentation.train.transfer}
+
+
+def _warn_of_low_lr(config: "TransferConfig") -> None:
+    from detection.config import LOW_LR
+
+    if config.low_lr:
+        print(
+            f"warning: lr {config.lr:g} is under {LOW_LR:g} times "
+            f"{config.config_name}'s own {config.own_lr:g}; the run goes on with it and its row "
+            "is marked low_lr (README, 'The learning rate 2e-4')",
+            flush=True,
+        )
+
+
+def _warn_of_other_methods(jobs: Sequence["Job"]) -> None:
+    """Warn where a finished run's row names another method than its command does now."""
+    for job in jobs:
+        try:
+            found = json.loads((job.folder / runs.FINAL).read_text())["method"]
+        except (OSError, ValueError, KeyError, TypeError):  # not finished, or results.py names it
+            continue
+        method = job.config.weights.method
+        if found != method:
+            print(
+                f"warning: the row of {job.folder} says {found}, not {method}; change its method "
+                f"in {runs.FINAL} there if that is wrong, and start launch/results.py",
+                flush=True,
+            )
 
 
 def _check_trains_nothing(options: Command) -> None:

@@ -1,76 +1,58 @@
-"""What ``--weights`` of a transfer means, and whether it fits the config."""
+"""The weights that ``--weights`` of a command means, and their fit to a config."""
 
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detectron2.data import MetadataCatalog
-from detectron2.utils.file_io import PathManager
-
-from common import backbones, resnets
-from common.checkpoints import is_pickle
+from common import runs
 from common.errors import UserError
 from common.files import sha256
-from common.locks import locked
 from common.weights import Weights
-from detection import convert
-from detection.config import PLACEHOLDER, read_config
-from launch import pixels
-from launch.awaited import Pretraining, find_pretraining
-from launch.checkpoints import (
-    NONE,
-    local_file,
-    newest_pretraining,
-    read_checkpoint,
-    require_method,
-)
 
+if TYPE_CHECKING:
+    from launch.cluster.jobs import Job
+
+NONE = "none"
+CHECKPOINT = "checkpoint.pth.tar"  # of a pre-training run
 SUPERVISED = "detectron2://ImageNetPretrained/"  # Detectron2's own, of ImageNet's labels
+
+# How a config reads images and where its ResNet strides.
+PIXELS = (
+    "INPUT.FORMAT",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+)
+# Of 0..255, RGB: ImageNet's, with which torchvision and self-supervised methods normalise.
+TORCHVISION = dict(
+    zip(PIXELS, ("RGB", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], False), strict=True)
+)
+# Of Caffe, and so of Detectron2's own ImageNet weights: the deviation is in the first convolution.
+MSRA = dict(zip(PIXELS, ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0], True), strict=True))
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that were found and checked; :meth:`write` makes the file that a job reads.
+    """Weights that were found and checked.
 
     Attributes:
-        weights: what the job is told.
-        description: a line for the user, and one for what could not be checked.
-        backbone: what is to be converted; None for files in Detectron2's own format, which are
-            used as they are, and for a random initialisation.
-        awaited: the pre-training run that has yet to leave them.
-        pixels: how their training read images, by key of Detectron2's config; None where unknown.
+        weights: description for the job.
+        line: description for the user, with a warning of what could not be checked.
+        after: run folder of the pre-training that has yet to leave them; None if they are there.
+        pixels: values of :data:`PIXELS` in their training; None where unknown.
         trained_with: the config of the training that ``pixels`` are of, where there is one.
         classes: names of those that a detector tells apart, in its order; none where unknown.
     """
 
     weights: Weights
-    description: str
-    backbone: backbones.Backbone | None = None
-    awaited: Pretraining | None = None
+    line: str
+    after: Path | None = None
     pixels: Mapping[str, Any] | None = None
     trained_with: str = ""
     classes: tuple[str, ...] = ()
-
-    def write(self) -> None:
-        """Write the converted weights, once for all jobs that start from them.
-
-        Raises:
-            UserError: if they cannot be written.
-        """
-        path = Path(self.weights.path)
-        if self.backbone is None or path.exists():
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(path.with_name(f".{path.name}.lock")):
-                if not path.exists():
-                    convert.write(self.backbone, path)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the converted weights {path}: {error.strerror or error}; choose "
-                "another --output-dir."
-            ) from error
 
     def check_fits(self, cfg: Any) -> None:
         """Raise unless a Detectron2 config treats these weights as they were trained.
@@ -78,6 +60,10 @@ class Source:
         Raises:
             UserError: naming the key or the data set that disagrees.
         """
+        from detectron2.data import MetadataCatalog
+
+        from common import resnets
+
         for name in cfg.DATASETS.TEST:
             classes = tuple(MetadataCatalog.get(name).get("thing_classes", ()))
             differing = sorted({*classes} ^ {*self.classes})
@@ -90,10 +76,12 @@ class Source:
         architecture, resnet = self.weights.architecture, cfg.MODEL.RESNETS
         known = architecture or self.trained_with
         of = f" ({known})" if known else ""
-        found: dict[str, Any] = pixels.settings(cfg)
+        found = pixel_settings(cfg)
+        found |= {
+            f"MODEL.RESNETS.{key}": resnet[key]
+            for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP")
+        }
         wanted = {**self.pixels} if self.pixels else {}
-        shape = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP")
-        found |= {f"MODEL.RESNETS.{key}": resnet[key] for key in shape}
         if architecture:
             wanted |= {
                 "MODEL.RESNETS.DEPTH": resnets.depth_of(architecture),
@@ -113,76 +101,147 @@ class Source:
             )
 
 
-def find_weights(wanted: str | None, config: str, label: str | None, output_dir: Path) -> Source:
-    """Find, read and check the weights; writes nothing.
+def pixel_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of :data:`PIXELS` in a Detectron2 config, or in the YAML of one."""
+    found = {}
+    for key in PIXELS:
+        value: Any = cfg
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[key] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def find_weights(wanted: str | None, cfg: Any, label: str | None, output_dir: Path) -> Source:
+    """Find, read and check the weights of a transfer; writes nothing.
 
     Args:
         wanted: ``--weights``; None for the default.
-        config: path of the Detectron2 YAML.
-        label: ``--label``, which overrides what a checkpoint tells of its method.
+        cfg: the Detectron2 config.
+        label: ``--label``, which overrides the method that a checkpoint tells.
         output_dir: the folder that holds ``runs/``.
 
     Raises:
         UserError: if there are none, or they cannot be read, or their method is unknown.
     """
-    found_how = ""
+    from common.checkpoints import is_pickle
+    from detection.config import PLACEHOLDER
+
+    how = ""
     if wanted is None:
-        cfg = read_config(config)
         wanted = cfg.MODEL.WEIGHTS or NONE
         if wanted == PLACEHOLDER:
             wanted = str(newest_pretraining(output_dir, f"resnet{cfg.MODEL.RESNETS.DEPTH}"))
-            found_how = " (the newest finished pre-training run)"
+            how = " (the newest finished pre-training run)"
     if wanted == NONE:
         return Source(Weights(method=label or "random"), "weights: none, random initialisation")
-    run = find_pretraining(wanted)
-    if run is not None and run.job_id:
-        return await_weights(run, label)
-    if run is not None:
-        wanted = str(run.checkpoint)
-    path = local_path(wanted)
-    if is_pickle(path):
-        return _detectron2(wanted, found_how, path, label)
-    found = read_checkpoint(wanted, path, label)
-    backbone, digest = found.backbone, found.sha256
+    if not os.path.isdir(Path(wanted).expanduser()):
+        path = _local_path(wanted)
+        if is_pickle(path):
+            return _find_detectron2(wanted, how, path, label)
+    return find_backbone(wanted, label, how)
+
+
+def find_backbone(wanted: str, label: str | None, how: str = "") -> Source:
+    """Find, read and check a checkpoint; writes nothing.
+
+    Args:
+        wanted: ``--weights``, a file or the folder of a pre-training run.
+        label: ``--label``, which overrides the method that a checkpoint tells.
+        how: it was found, for the line about it.
+
+    Raises:
+        UserError: if there is none, or it cannot be read, or its method is unknown.
+    """
+    from common import backbones
+
+    folder = Path(wanted).expanduser().resolve()
+    if os.path.isdir(folder):  # Path's own raises inside a folder that is not ours
+        if _pretraining(folder) is None:
+            raise UserError(
+                f"--weights {wanted} is a folder, but no pre-training run; give a checkpoint, or a "
+                "folder of runs/pretrain/."
+            )
+        if not runs.is_finished(folder):
+            return to_come(folder, _pretraining(folder) or {}, label)
+        wanted = str(folder / CHECKPOINT)
+    path = _local_path(wanted)
+    found, digest = backbones.read_backbone(path), sha256(path)
     weights = Weights(
-        backbone.architecture,
-        str((output_dir / "runs" / "weights" / f"{digest[:16]}.pkl").resolve()),
+        found.architecture,
+        str(path),
         digest,
-        found.method,
-        backbone.norm,
-        backbone.epochs,
-        backbone.recipe,
+        require_method(wanted, label or found.method, found.format),
+        found.norm,
+        found.epochs,
+        found.recipe,
+        path.parent.name if _pretraining(path.parent) is not None else "",
     )
-    return Source(
-        weights,
-        f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {found.description}",
-        backbone,
-        pixels=pixels.TORCHVISION,
+    kind = f"{found.format}, {found.architecture}, {len(found.tensors)} backbone tensors"
+    line = f"weights: {wanted}{how}, sha256 {digest[:8]}, {kind}"
+    return Source(weights, line, pixels=TORCHVISION)
+
+
+def to_come(folder: Path, config: dict[str, Any], label: str | None) -> Source:
+    """The weights that a pre-training run which is not finished will leave.
+
+    Args:
+        folder: its run folder, absolute.
+        config: its configuration.
+        label: ``--label``, which overrides the method's own name.
+    """
+    from pretrain import methods
+    from pretrain.config import ResolvedConfig
+
+    weights = Weights(
+        config["backbone"],
+        str(folder / CHECKPOINT),
+        method=label or methods.find(config["method"]).title,
+        norm=config["norm"],
+        epochs=config["epochs"],
+        recipe=ResolvedConfig(**config).unpublished(),
+        run=folder.name,
     )
+    return Source(weights, f"weights: of {folder}, once it is finished", folder, TORCHVISION)
 
 
-def await_weights(run: Pretraining, label: str | None) -> Source:
-    """What a pre-training run that is not finished will leave."""
-    return Source(run.weights(label), run.description, awaited=run, pixels=pixels.TORCHVISION)
+def _pretraining(folder: Path) -> dict[str, Any] | None:
+    """The configuration of the pre-training run in a folder; None if there is none."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        return config if {"method", "norm", "epochs", "backbone"} <= config.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
-def _detectron2(wanted: str, found_how: str, path: Path, label: str | None) -> Source:
+def settled(job: "Job") -> "Job":
+    """The same with the SHA-256 of the weights, if a pre-training has left them meanwhile."""
+    if job.after is None or not runs.is_finished(job.after):
+        return job
+    config = replace(job.config, weights=job.config.weights.settled())
+    return replace(job, config=config, after=None)
+
+
+def _find_detectron2(wanted: str, how: str, path: Path, label: str | None) -> Source:
     """Weights in Detectron2's own format, which are used as they are."""
+    from detection import convert
+
     if not path.name.endswith(".pkl"):
         raise UserError(
             f"{wanted} is a plain pickle, not a PyTorch checkpoint; if these are Detectron2 "
             "weights, give the file a name that ends in .pkl, by which Detectron2 knows them."
         )
-    found, digest = convert.read_weights(path), sha256(path)
+    found, digest = convert.convert.read_weights(path), sha256(path)
     msra = found.author == convert.CAFFE2 and found.architecture != ""
     method = found.method + " (target network)" * (found.network == "target" and bool(found.method))
     if msra or wanted.startswith(SUPERVISED):
         method = "supervised"
     treatment = None
     if found.author in (convert.AUTHOR, convert.TORCHVISION):
-        treatment = pixels.TORCHVISION
+        treatment = TORCHVISION
     elif msra:
-        treatment = pixels.MSRA
+        treatment = MSRA
     weights = Weights(
         found.architecture,
         str(path),
@@ -192,33 +251,168 @@ def _detectron2(wanted: str, found_how: str, path: Path, label: str | None) -> S
         found.epochs,
         found.recipe,
     )
-    described = f"Detectron2's format, {found.architecture or 'not a ResNet that is known here'}"
-    lines = f"weights: {wanted}{found_how}, sha256 {digest[:8]}, {described}, used as it is"
+    kind = f"Detectron2's format, {found.architecture or 'not a ResNet that is known here'}"
+    line = f"weights: {wanted}{how}, sha256 {digest[:8]}, {kind}, used as it is"
     if treatment is None:
         author = f"author {found.author!r}" if found.signed else "which names no __author__"
-        lines += "\n" + unchecked(f"{wanted} ({author}) does not tell")
-    return Source(weights, lines, pixels=treatment)
+        line += "\n" + _unchecked(f"{wanted} ({author}) does not tell")
+    return Source(weights, line, pixels=treatment)
 
 
-def unchecked(why: str) -> str:
+def find_detector(wanted: str | None, label: str | None) -> Source:
+    """A trained detector, read without running code of the file's; writes nothing.
+
+    The ``metrics.json`` of a finished run beside it tells its pre-training and its classes, the
+    ``config.yaml`` how its training read images.
+
+    Args:
+        wanted: ``--weights``.
+        label: ``--label``, which overrides the method that ``metrics.json`` tells.
+
+    Raises:
+        UserError: if there is no such file, or no detector that Detectron2 can load is in it.
+    """
+    from detectron2.config import CfgNode
+
+    if wanted in (None, NONE):
+        raise UserError("--eval-only needs --weights DETECTOR, such as a run's model_final.pth.")
+    path = _local_path(str(wanted))
+    _check_detector(path)
+    origin = _metrics(path.parent)
+    weights = Weights(
+        "",
+        str(path),
+        sha256(path),
+        label or str(origin.get("method") or ""),
+        str(origin.get("norm") or ""),
+        origin.get("pretrain_epochs"),
+    )
+    classes = tuple(origin.get("classes") or ())
+    line = f"weights: {wanted}, sha256 {weights.sha256[:8]}, a trained detector"
+    yaml = path.parent / "config.yaml"
+    try:
+        settings = pixel_settings(CfgNode.load_yaml_with_base(str(yaml)))
+    except Exception:  # a file of something else raises almost anything
+        settings = {}
+    if settings.keys() != {*PIXELS}:
+        line += f"\n{_unchecked(f'no config.yaml beside {wanted} tells')}"
+        return Source(weights, line, classes=classes)
+    trained_with = f"trained with {yaml}"
+    return Source(weights, line, pixels=settings, trained_with=trained_with, classes=classes)
+
+
+def _check_detector(path: Path) -> None:
+    """Raise unless Detectron2, which decides by a file's name, can load it, and it is harmless."""
+    from common import checkpoints
+    from detection.convert import is_state, read_weights
+
+    if path.name.endswith(".pkl"):
+        if not checkpoints.is_pickle(path):
+            raise UserError(
+                f"{path} is not in Detectron2's format, as its name says; if it is a PyTorch "
+                "checkpoint of a detector, give it a name that ends in .pth."
+            )
+        read_weights(path)
+        return
+    if path.name.endswith(".pyth") or checkpoints.is_safetensors(path):
+        raise UserError(
+            f"{path} is of a kind that Detectron2 does not load (safetensors, or .pyth, its name "
+            "for pycls' files); save the detector with torch.save, under a name that ends in .pth."
+        )
+    if checkpoints.is_pickle(path):
+        raise UserError(
+            f"{path} is a plain pickle, not a PyTorch checkpoint; if this is a detector of "
+            "Detectron2's, give the file a name that ends in .pkl, by which Detectron2 knows it."
+        )
+    loaded = checkpoints.load(path, plain=True)
+    if not is_state(loaded.get("model", loaded) if isinstance(loaded, Mapping) else None):
+        raise UserError(
+            f"{path} is no detector, for it holds more than tensors, or none; --eval-only needs a "
+            "trained one, such as a run's model_final.pth."
+        )
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """Final metrics of the run in a folder; of Detectron2's file of that name, nothing."""
+    try:
+        metrics = json.loads((folder / runs.FINAL).read_text())
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(metrics, dict) and {"method", "norm", "pretrain_epochs"} <= metrics.keys()
+    return metrics if ours else {}
+
+
+def newest_pretraining(output_dir: Path, backbone: str | None = None) -> Path:
+    """The checkpoint of the newest finished pre-training run that is not a demo run.
+
+    Args:
+        output_dir: the folder that holds ``runs/``.
+        backbone: torchvision's name of the ResNet; None for any.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = runs.finished_runs(output_dir, "pretrain")
+    for folder, metrics in reversed(found):
+        if not metrics["demo"] and backbone in (None, metrics["backbone"]):
+            return folder / str(metrics["checkpoint"])
+    kind = f"{backbone.replace('resnet', 'ResNet-')} " if backbone else ""
+    but = " but on the embedded data" if any(metrics["demo"] for _, metrics in found) else ""
+    raise UserError(
+        f"no finished {kind}pre-training run{but} in {output_dir / 'runs'}; give "
+        "--weights CHECKPOINT, or 'none' for a random initialisation."
+    )
+
+
+def require_method(wanted: str, method: str, kind: str = "") -> str:
+    """``method``, if there is one.
+
+    Args:
+        wanted: ``--weights``.
+        method: as the file or the user tells it.
+        kind: of the file, for the message.
+
+    Raises:
+        UserError: if neither tells it.
+    """
+    if not method:
+        known = f" ({kind})" if kind else ""
+        raise UserError(
+            f"{wanted} does not tell which method trained it{known}; add --label METHOD for "
+            "the results table."
+        )
+    return method
+
+
+def _unchecked(why: str) -> str:
     """The warning that a config's pixel settings could not be compared with the weights'."""
     return (
-        f"warning: {why} how its training read images, so that {', '.join(pixels.KEYS)} of the "
+        f"warning: {why} how its training read images, so that {', '.join(PIXELS)} of the "
         "config could not be checked; a wrong one costs accuracy without an error"
     )
 
 
-def local_path(wanted: str) -> Path:
+def _local_path(wanted: str) -> Path:
     """The local file of a path or of an address that Detectron2 knows.
 
     Raises:
         UserError: if there is none.
     """
     if "://" in wanted:
+        from detectron2.utils.file_io import PathManager
+
         try:
             return Path(PathManager.get_local_path(wanted))
         except Exception as error:
             raise UserError(
                 f"--weights {wanted} could not be fetched ({error}); download it and give its path."
             ) from error
-    return local_file(wanted)
+    path = Path(wanted).expanduser()
+    if not os.path.isfile(path):
+        raise UserError(
+            f"--weights {wanted}: no such file; give a checkpoint, or 'none' for a "
+            "random initialisation."
+        )
+    if not os.access(path, os.R_OK):
+        raise UserError(f"--weights {wanted} may not be read by you; ask its owner for a copy.")
+    return path.resolve()

@@ -14,8 +14,6 @@ from common.errors import UserError
 from launch.cluster.records import Record
 from launch.tables import tables
 
-AWAITING = "awaiting"  # the kind of runs that wait for another
-STARTED = "started.json"  # in such a run: what it became, and by which job
 FIRST_PORT, PORTS = 20000, 40000  # of submitit's choice
 
 
@@ -24,19 +22,23 @@ class Job:
     """One run, called in each of its processes.
 
     Attributes:
+        kind: pretrain, transfer, segmentation, linear or semi.
         work: trains to the end, resuming from the folder, and writes its final metrics.
         config: what ``work`` is told.
         folder: the run folder, absolute.
         output_dir: the folder that holds ``runs/`` and ``results/``, absolute.
         steps: optimizer steps of the whole run, for the progress bar.
+        after: run folder of the pre-training that leaves its weights, if that is not finished.
         max_requeues: how often Slurm may start the job again.
     """
 
+    kind: str
     work: Callable[[Any, Path], Any]
     config: Any
     folder: Path
     output_dir: Path
     steps: int
+    after: Path | None = None
     max_requeues: int = 20
 
     def __call__(self) -> None:
@@ -87,7 +89,7 @@ class Job:
 def followers(output_dir: Path, folder: Path) -> list[str]:
     """The Slurm jobs that wait for the one that a run was given to."""
     mine = Record.read(folder)
-    records = (Record.read(path) for path in (output_dir / "runs" / AWAITING).glob("[!.]*/"))
+    records = (Record.read(path) for path in (output_dir / "runs").glob("*/[!.]*/"))
     return [r.job_id for r in records if r and mine and r.after == mine.job_id]
 
 

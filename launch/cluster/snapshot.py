@@ -14,20 +14,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from common.errors import UserError
-from common.files import atomic_write
 from common.provenance import COMMIT, ROOT, SOURCES, git_commit
-from launch.cluster.jobs import Job
 
 OTHERS = ("LICENSE", "pyproject.toml")
 ENDINGS = (".csv", ".json", ".py", ".txt", ".yaml", ".yml")  # of what git does not know
 USERS = "submissions"  # in a snapshot: an empty file for each submission
-SUBMITTED = "submitted"  # in a run folder: its YAML as it was then
 TRIES, PAUSE_S = 100, 0.1
 
 
@@ -51,23 +45,6 @@ def snapshot(output_dir: Path, root: Path = ROOT) -> Iterator[Path]:
             shutil.rmtree(users.parent)
             users.parent.parent.rmdir()
         raise
-
-
-def frozen_config(job: Job) -> Job:
-    """The job with its YAML, if it has one, copied into its run folder with all bases merged.
-
-    The copy has the original's name and content, by which a run knows its config again.
-    """
-    path = getattr(job.config, "config", None)
-    if path is None:
-        return job
-    from detectron2.config import CfgNode  # pre-training works without
-
-    copy = job.folder / SUBMITTED / Path(path).name
-    content = CfgNode.load_yaml_with_base(path)
-    with atomic_write(copy, "w") as file:
-        yaml.safe_dump(content, file, sort_keys=False)
-    return replace(job, config=replace(job.config, config=str(copy)))
 
 
 def _mark(snapshots: Path, root: Path) -> Path:

@@ -10,12 +10,11 @@ from typing import Any
 
 from common import attempts, runs
 from launch.cluster import slurm
-from launch.cluster.jobs import AWAITING, STARTED
 from launch.cluster.records import RECORD, Record
 from launch.cluster.slurm import State
 from launch.tables import tables
 
-KINDS = ("pretrain", *tables.TABLES, AWAITING)
+KINDS = ("pretrain", *tables.TABLES)
 TAIL_BYTES = 2**16  # of metrics.jsonl: more than its last line
 NEVER = "DependencyNeverSatisfied"
 WORDS = {
@@ -79,15 +78,7 @@ def unfinished(output_dir: Path) -> list[Unfinished]:
 
 def _is_run(folder: Path) -> bool:
     marks = (RECORD, runs.IDENTITY, runs.LOCK, "submitit")
-    return any((folder / mark).exists() for mark in marks) and not _has_started(folder)
-
-
-def _has_started(folder: Path) -> bool:
-    """Whether what waited here has a run folder of its own now; an earlier job's does not count."""
-    record, started = Record.read(folder), _text(folder / STARTED)
-    if record is None or not started:
-        return False
-    return bool(json.loads(started).get("job") == record.job_id)
+    return any((folder / mark).exists() for mark in marks)
 
 
 def _state(folder: Path, record: Record | None, known: dict[str, State]) -> str:

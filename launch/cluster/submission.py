@@ -23,7 +23,7 @@ from launch.cluster.executor import job_environment, local_executor, slurm_execu
 from launch.cluster.jobs import Job
 from launch.cluster.records import Record
 from launch.cluster.resources import Resources
-from launch.cluster.snapshot import SUBMITTED, frozen_config, snapshot
+from launch.cluster.snapshot import snapshot
 
 
 def start_here(job: Job, resources: Resources) -> Any:
@@ -62,12 +62,9 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
         print(f"not used: {', '.join(ignored)}; there are options for what they say", flush=True)
     try:
         run_folders = [job.folder for job in jobs]
-        others = [folder, *(path / SUBMITTED for path in run_folders)]
-        with _undone(run_folders, others), snapshot(output_dir) as code:
+        with _undone(run_folders, [folder]), snapshot(output_dir) as code:
             executor = slurm_executor(name, folder / "%j", resources, code, after)
-            calls = [
-                replace(frozen_config(job), max_requeues=resources.max_requeues) for job in jobs
-            ]
+            calls = [replace(job, max_requeues=resources.max_requeues) for job in jobs]
             identities = [call.config.identity() for call in calls]  # before their jobs are there
             # What sbatch says is in the error; submitit prints it as well.
             with job_environment(code), redirect_stderr(io.StringIO()):

@@ -28,7 +28,7 @@ def launch(
     jobs: Sequence[Job],
     resources: Resources,
     fresh: bool = False,
-    after: str = "",
+    *,
     skip_live: bool | None = None,
 ) -> list[Submitted]:
     """Run or submit every job that is not finished; print where each one is.
@@ -40,7 +40,6 @@ def launch(
         jobs: all of one ``output_dir``.
         resources: of each job.
         fresh: whether to delete what earlier runs left.
-        after: the Slurm job that must succeed first; "" for none. Elsewhere it has, by now.
         skip_live: whether to leave alone a run that a live job has, and say so; otherwise it is
             refused. One to be followed is refused if the job is not Slurm's. Default: if there
             are several jobs.
@@ -53,6 +52,13 @@ def launch(
             one that ran here failed.
     """
     cluster = resolve_cluster(resources)
+    groups = _by_parent(jobs, cluster)
+    for job in jobs:
+        if job.after is not None and not fresh and runs.is_finished(job.folder):
+            raise UserError(
+                f"{job.folder} is finished, from weights that {job.after} had before it was "
+                "started anew; delete it, or choose another --name."
+            )
     todo = [job for job in jobs if fresh or not _is_done(job, cluster)]
     check_paths(todo, resources)
     if cluster == "debug" and processes(resources) > 1 and (fresh or len(todo) > 1):
@@ -66,7 +72,12 @@ def launch(
         check_controller()
         skips = len(jobs) > 1 if skip_live is None else skip_live
         with alone(todo[0].output_dir):
-            return _launch_on_slurm(todo, resources, fresh, after, skips)
+            submitted = []
+            for after, group in groups.items():
+                mine = [job for job in group if job in todo]
+                skip = skips or bool(after)
+                submitted += _launch_on_slurm(mine, resources, fresh, after, skip)
+            return submitted
     _refuse(_live(_on_slurm(todo)))
     for job in todo:
         if TOLD:
@@ -89,6 +100,40 @@ def launch(
                 print(f"{goes_on}, and its output is {handle.paths.stdout}", file=sys.stderr)
                 raise
     return []
+
+
+def _by_parent(jobs: Sequence[Job], cluster: str) -> dict[str, list[Job]]:
+    """The jobs by the Slurm job that must succeed first; "" for none.
+
+    Raises:
+        UserError: if no job on Slurm has the pre-training that one waits for, or this is not one.
+    """
+    folders = {job.after for job in jobs if job.after is not None}
+    parents = {}
+    for folder in folders:
+        record = Record.read(folder)
+        if record is None or record.cluster != "slurm":
+            parents[folder] = ""
+            continue
+        state = slurm.states([record.job_id])[record.job_id]
+        if state.reason == slurm.NO_ANSWER:
+            raise UserError("Slurm does not answer; try again when its controller is back.")
+        parents[folder] = record.job_id if state.live else ""
+    for folder, job_id in parents.items():
+        if not job_id:
+            raise UserError(
+                f"--weights {folder}: this pre-training is not finished, and no job on Slurm has "
+                "it; start it again by its own command, or give its checkpoint.pth.tar as it is."
+            )
+        if cluster != "slurm":
+            raise UserError(
+                f"the weights are what Slurm job {job_id} will leave, and --cluster {cluster} does "
+                "not wait for it; use --cluster slurm, or wait for its end."
+            )
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(parents[job.after] if job.after is not None else "", []).append(job)
+    return groups
 
 
 def check_paths(jobs: Iterable[Job], resources: Resources) -> None:

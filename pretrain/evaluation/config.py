@@ -183,7 +183,7 @@ class ClassifierConfig(EvaluationConfig):
     def identity(self) -> dict[str, Any]:
         """What makes it this run and not another; weights and lists by what is in them."""
         return {
-            "weights_sha256": self.weights.sha256,
+            **self.weights.identity(),
             "architecture": self.weights.architecture,
             **{
                 f.name: getattr(self, f.name)
@@ -192,13 +192,17 @@ class ClassifierConfig(EvaluationConfig):
             },
         }
 
-    def run_name(self) -> str:
+    def run_name(self, weights: str = "") -> str:
         """The run folder's name: its main fields, and a hash of what else was chosen.
 
         Fields at their default do not count, so that a new one leaves old names as they were.
+
+        Args:
+            weights: name of the weights; default: :attr:`common.weights.Weights.name`.
         """
         named = (
-            "kind weights_sha256 architecture percent epochs batch_size backbone_lr head_lr seed"
+            "kind weights weights_sha256 architecture percent epochs batch_size backbone_lr "
+            "head_lr seed"
         ).split()
         default = {f.name: f.default for f in dataclasses.fields(self)}
         default["weight_decay"] = (LINEAR if self.frozen else SEMI[self.percent]).weight_decay
@@ -206,7 +210,7 @@ class ClassifierConfig(EvaluationConfig):
         share = "" if self.frozen else f"-{self.percent}percent"
         lr = f"{self.head_lr:g}" if self.frozen else f"{self.backbone_lr:g}-{self.head_lr:g}"
         return (
-            f"{self.weights.architecture}-{self.weights.sha256[:8] or 'random'}{share}"
+            f"{self.weights.architecture}-{weights or self.weights.name}{share}"
             f"-e{self.epochs}-lr{lr}-b{self.batch_size}-s{self.seed}-{short_hash(chosen)}"
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.metrics import read_lines
-from detection.config import TransferConfig
+from detection.config import TransferConfig, read, resolve
 from tests.detection.helpers import CONFIGS
 
 TINY = (
@@ -20,7 +20,7 @@ FIRST, SECOND = "model_0001_000000002.pth", "model_0001_000000004.pth"
 def tiny(overrides: str = "", **changes: Any) -> TransferConfig:
     """Four iterations of two small images each."""
     words = tuple(f"{TINY} {overrides}".split())
-    return TransferConfig(str(CONFIGS / "demo_R_18_FPN.yaml"), overrides=words, **changes)
+    return resolve(read(CONFIGS / "demo_R_18_FPN.yaml"), overrides=words, **changes)
 
 
 def iterations(folder: Path) -> list[int]:

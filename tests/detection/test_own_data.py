@@ -17,10 +17,11 @@ import demo
 from common.errors import UserError
 from detection import own_data
 from detection.coco import require_usable
-from detection.config import CONFIGS, TransferConfig
+from detection.config import TransferConfig, read, resolve
 from detection.evaluation import DETECTION, evaluate, kind_of
 from detection.own_data import OwnDataset, find
 from detection.train import transfer
+from tests.detection.helpers import CONFIGS
 from tests.detection.small_datasets import instances
 from tests.detection.test_evaluation import ALL_NAMES, Oracle, perturbed, reference
 
@@ -58,7 +59,7 @@ def written(root: Path, path: Path, ids: tuple[int, ...] = IDS["from 0"]) -> str
 
 
 def job(*words: str, config: str = DEMO, overrides: tuple[str, ...] = SMALL) -> TransferConfig:
-    return TransferConfig(config, overrides=overrides, datasets=find(words))
+    return resolve(read(config), overrides=overrides, datasets=find(words))
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
@@ -133,7 +134,7 @@ def test_another_set_is_another_run() -> None:
     other = dataclasses.replace(one, name="other")
     names, identities = [], []
     for datasets in ((), (one, other), (other, one), (edited, other), (moved, other)):
-        each = TransferConfig(DEMO, datasets=datasets)
+        each = resolve(read(DEMO), datasets=datasets)
         names.append(each.run_name())
         identities.append(json.dumps(each.identity(), sort_keys=True))
         forget()
@@ -147,10 +148,10 @@ def test_a_name_is_of_one_data_set() -> None:
     one = OwnDataset("mine", "/a.json", "/a", "0" * 64, ((0, "cell"),))
     other = dataclasses.replace(one, annotations="/b.json")
     for datasets in ((one, one), (dataclasses.replace(one, name="new"), one)):
-        assert TransferConfig(DEMO, datasets=datasets).detectron2().DATASETS.TEST == ("mine",)
+        assert resolve(read(DEMO), datasets=datasets).detectron2().DATASETS.TEST == ("mine",)
     for wrong in (other, dataclasses.replace(one, name="coco_2017_val")):
         with pytest.raises(UserError, match=rf"--dataset {wrong.name}: another data set has this"):
-            TransferConfig(DEMO, datasets=(one, wrong)).detectron2()
+            resolve(read(DEMO), datasets=(one, wrong)).detectron2()
 
 
 def test_a_job_refuses_what_was_changed_since(tmp_path: Path, demo_root: Path) -> None:

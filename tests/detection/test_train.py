@@ -1,12 +1,10 @@
 """Fine-tuning on the embedded data: what a run leaves, and resuming."""
 
-import dataclasses
 import importlib.util
 import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,9 +15,8 @@ from common.errors import UserError
 from common.metrics import read_lines
 from common.weights import Weights
 from detection import inspection, train
-from detection.config import TransferConfig, config_hash
+from detection.config import read, resolve
 from detection.convert import convert
-from detection.evaluation import evaluate
 from detection.train import transfer
 from tests.alone import Ended, told_after
 from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
@@ -62,7 +59,7 @@ def test_a_run_and_what_it_leaves(finished: Path) -> None:
         "device": "1 x cpu", "precision": "float32", "unreadable_images": 0,
         "batch_per_process": 2, "scaled": False, "eval_only": False, "restarts": 0, "steps": "3",
         "warmup_iterations": 2,
-        "config_hash": config_hash(tiny().config),
+        "config_hash": tiny().config_hash,
         "dataset": "demo_coco_val", "own_data": None, "classes": list(demo.CLASSES),
     }  # fmt: skip
     assert expected.items() <= metrics.items()
@@ -170,7 +167,7 @@ def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
 
 def test_vocs_boxes_are_learnt_and_scored(tmp_path: Path) -> None:
     words = f"{TINY} SOLVER.MAX_ITER 2 SOLVER.STEPS (1,)".split()
-    config = TransferConfig(str(CONFIGS / "demo_voc_R_18_FPN.yaml"), overrides=tuple(words))
+    config = resolve(read(CONFIGS / "demo_voc_R_18_FPN.yaml"), overrides=tuple(words))
     metrics = transfer(config, tmp_path)
     scores = {name: metrics[name] for name in metrics if "AP" in name}
     assert list(scores) == ["box_AP", "box_AP50", "box_AP75"] and metrics["kind"] == "transfer"
@@ -219,20 +216,3 @@ def test_without_a_norm_to_train_there_is_no_precise_bn(tmp_path: Path) -> None:
     metrics = transfer(tiny(overrides), tmp_path / "run")
     assert metrics["iterations"] == 2
     assert "PreciseBN is disabled" in (tmp_path / "run" / "log.txt").read_text()
-
-
-def test_a_yaml_that_is_edited_meanwhile_changes_no_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    yaml = tmp_path / "mine.yaml"
-    yaml.write_text(f'_BASE_: "{tiny().config}"\n')
-    config = tiny("SOLVER.MAX_ITER 1 SOLVER.STEPS ()", lr=0.02)
-    config = dataclasses.replace(config, config=str(yaml))
-    expected = {"low_lr": config.low_lr(), "config_hash": config_hash(str(yaml)), "scaled": False}
-
-    def after(cfg: Any, *others: Any) -> dict[str, float]:
-        yaml.unlink()
-        return evaluate(cfg, *others)
-
-    monkeypatch.setattr(train, "evaluate", after)
-    assert expected.items() <= transfer(config, tmp_path / "run").items()

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+import detection.config
 import segmentation  # noqa: F401  registers FCN
 from common.errors import UserError
-from detection.config import TransferConfig
 from detection.values import check_values
 from tests.detection.helpers import CONFIGS, config
 
@@ -16,8 +16,8 @@ NAME = "coco_R_50_FPN_1x_infomin"
 def read(*overrides: Any, eval_only: bool = False) -> Any:
     """The config as a job reads it; overrides are words."""
     words = tuple(map(str, overrides))
-    yaml = str(CONFIGS / f"{NAME}.yaml")
-    return TransferConfig(yaml, overrides=words, eval_only=eval_only).detectron2()
+    yaml = detection.config.read(CONFIGS / f"{NAME}.yaml")
+    return detection.config.resolve(yaml, overrides=words, eval_only=eval_only).detectron2()
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,9 @@ def test_the_default_is_the_newest_finished_run(
     tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     launched = []
-    monkeypatch.setattr("launch.classify.launch", lambda jobs, *_: launched.extend(jobs))
+    monkeypatch.setattr(
+        "launch.cluster.submit.launch", lambda jobs, *_, **__: launched.extend(jobs)
+    )
     pretraining(tmp_path, "older", 30)
     newest = pretraining(tmp_path, "newer", 20)
     pretraining(tmp_path, "drawn", 5, demo=True)
@@ -112,7 +114,9 @@ def test_a_bare_backbone_of_another_project(
     tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = []
-    monkeypatch.setattr("launch.classify.launch", lambda jobs, *_: launched.extend(jobs))
+    monkeypatch.setattr(
+        "launch.cluster.submit.launch", lambda jobs, *_, **__: launched.extend(jobs)
+    )
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "supervised.pth")
     words = f"{SMALL} --weights {tmp_path}/supervised.pth --output-dir {tmp_path} --percent 10"
     launch.semi.run([*words.split(), "--label", "supervised"])

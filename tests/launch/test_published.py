@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from detection.config import CONFIGS, config_hash, read_config
+from detection.config import read
+from launch.options import CONFIGS
 from launch.tables import published
 
 # The fields that ``differs`` names with a value, as Detectron2 calls them, and what ours have.
@@ -65,7 +66,7 @@ def test_a_recipe_that_differs_does_so_from_our_config() -> None:
             name, value = words.rsplit(" ", 1)
             if name in RECIPE:
                 section, key, expected = RECIPE[name]
-                cfg = read_config(str(CONFIGS / f"{row['benchmark']}_infomin.yaml"))
+                cfg = read(CONFIGS / f"{row['benchmark']}_infomin.yaml").cfg
                 assert cfg[section][key] == expected != float(value)
                 compared.add(name)
     assert compared == RECIPE.keys()
@@ -74,7 +75,7 @@ def test_a_recipe_that_differs_does_so_from_our_config() -> None:
 def test_a_variant_that_differs_does_so_in_its_config() -> None:
     """``SyncBN`` and ``BGR pixels`` are said of variants, not of rows."""
     for name in ("coco_R_50_C4_1x", "coco_R_50_C4_2x", "pascal_voc_R_50_C4_24k"):
-        cfgs = {e: read_config(str(CONFIGS / f"{name}{e}.yaml")) for e in
+        cfgs = {e: read(CONFIGS / f"{name}{e}.yaml").cfg for e in
                 ("", "_rand", "_infomin", "_moco")}  # fmt: skip
         assert [cfg.INPUT.FORMAT for cfg in cfgs.values()] == ["BGR", "BGR", "RGB", "RGB"]
         assert [cfg.MODEL.RESNETS.NORM for cfg in cfgs.values()] == [*["SyncBN"] * 3, "naiveSyncBN"]
@@ -85,7 +86,8 @@ def test_our_configs_are_the_protocols() -> None:
     shipped = sorted(path for path in CONFIGS.glob("[!B]*.yaml") if "demo" not in path.name)
     assert list(published.protocols().index) == [path.stem for path in shipped]
     for path in shipped:
-        solver = read_config(str(path)).SOLVER
-        expected = [config_hash(str(path)), solver.BASE_LR]
+        yaml = read(path)
+        solver = yaml.cfg.SOLVER
+        expected = [yaml.hash, solver.BASE_LR]
         assert published.protocols().loc[path.stem].tolist() == expected
         assert solver.IMS_PER_BATCH == 16

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from detection.config import CONFIGS, config_hash
+from detection.config import read
+from launch.options import CONFIGS
 from launch.tables.published import LINEAR
 from launch.tables.summary import markdown, summarise
 
@@ -61,7 +62,7 @@ def test_nothing_else_stands_beside_a_published_figure(changes: dict[str, Any]) 
 
 @pytest.mark.parametrize(("batch", "lr"), [(16, 0.02), (8, 0.01)])
 def test_our_own_config_stands_beside_it(batch: int, lr: float) -> None:
-    own = config_hash(str(CONFIGS / "coco_R_50_FPN_1x_infomin.yaml"))
+    own = read(CONFIGS / "coco_R_50_FPN_1x_infomin.yaml").hash
     row = summary_of(rows((0, 41.0), config_hash=own, lr=lr, batch_size=batch))
     assert (row["box_AP"], row["published"], row["difference"], row["source"]) == (
         *("41.00", "box_AP 41.3", "-0.30", "LEWEL README, lr ?"),

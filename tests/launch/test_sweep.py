@@ -8,10 +8,9 @@ import pytest
 import launch.transfer
 from common import runs
 from common.errors import UserError
-from detection.config import CONFIGS
 from launch.cluster.follow import Submitted
 from launch.cluster.jobs import Job
-from launch.options import Resources, RunOptions
+from launch.options import CONFIGS, Resources, RunOptions
 from tests.launch.test_weights import checkpoint
 
 CONFIG = CONFIGS / "demo_R_18_FPN.yaml"
@@ -26,7 +25,7 @@ def test_every_lr_is_a_job(
         launched.extend(jobs)
         return []
 
-    monkeypatch.setattr(launch.transfer, "launch", keep)
+    monkeypatch.setattr("launch.cluster.submit.launch", keep)
     words = (
         f"--config {CONFIG} --weights none --cluster debug --output-dir {tmp_path} --lr 0.02 1e-3"
     )
@@ -58,7 +57,7 @@ def test_a_config_may_be_gone_once_its_job_has_run(
         config.unlink()
         return []
 
-    monkeypatch.setattr(launch.transfer, "launch", work)
+    monkeypatch.setattr("launch.cluster.submit.launch", work)
     (folder,) = launch.transfer.start(command(tmp_path, config=(config,)))
     assert folder.name.startswith("mine-")
 
@@ -69,8 +68,8 @@ def test_every_combination_is_a_run(
     other = tmp_path / "other.yaml"
     other.write_text(f'_BASE_: "{CONFIG}"\nSOLVER:\n  MAX_ITER: 9\n')
     sweep = command(tmp_path, config=(CONFIG, other), lr=(0.02, 0.01), seed=3, seeds=2)
-    members = launch.transfer.plan(sweep, ())
-    assert len({member.job(sweep.run).folder for member in members}) == len(members) == 8
+    members = launch.transfer.plan(sweep)
+    assert len({member.folder for member in members}) == len(members) == 8
     assert {(m.config.config_name, m.config.lr, m.config.seed) for m in members} == {
         (name, lr, seed)
         for name in ("demo_R_18_FPN", "other") for lr in (0.02, 0.01) for seed in (3, 4)
@@ -90,7 +89,7 @@ def test_two_runs_that_would_be_one_folder_are_refused(tmp_path: Path, demo_root
     with pytest.raises(UserError, match=r"differ in lr \(0\.02 and 0\.0200000004\)"):
         launch.transfer.plan(command(tmp_path, lr=(0.02, 0.0200000004)), ())
     same = command(tmp_path, config=(yamls[0], yamls[2]), lr=(0.02, 2e-2))
-    assert len({member.job(same.run).folder for member in launch.transfer.plan(same, ())}) == 1
+    assert len(launch.transfer.plan(same)) == 1
 
 
 def test_a_finished_run_that_is_filed_under_another_label_is_named(
@@ -98,10 +97,10 @@ def test_a_finished_run_that_is_filed_under_another_label_is_named(
 ) -> None:
     weights = (str(checkpoint(tmp_path / "c.pth.tar")),)
     first = command(tmp_path, weights=weights, label="MoCo v1")
-    (member,) = launch.transfer.plan(first, ())
-    folder = member.job(first.run).folder
+    (job,) = launch.transfer.plan(first)
+    folder = job.folder
     runs.finish(folder, {"method": "MoCo v1"})
-    monkeypatch.setattr(launch.transfer, "launch", lambda *_: [])
+    monkeypatch.setattr("launch.cluster.submit.launch", lambda *_, **__: [])
     launch.transfer.start(first)
     assert "warning" not in capsys.readouterr().out
     launch.transfer.start(command(tmp_path, weights=weights, label="MoCo v2"))

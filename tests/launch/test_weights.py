@@ -14,12 +14,13 @@ from common import runs
 from common.backbones import Which
 from common.errors import UserError
 from common.files import sha256
+from common.weights import Weights
 from detection import convert
-from detection.config import CONFIGS, TransferConfig
-from launch.awaited import find_pretraining
-from launch.checkpoints import local_file
+from detection.config import read, resolve
+from launch import weights
+from launch.options import CONFIGS
 from launch.tables import published
-from launch.weights import find_weights
+from launch.weights import Source, find_backbone
 from pretrain.lewel import LEWEL
 from tests.detection.helpers import caffe2_name, shape_state, torchvision_name
 from tests.folders import forbidden
@@ -33,6 +34,15 @@ def checkpoint(path: Path, backbone: str = "resnet18", **more: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"arch": "LEWELB_EMAN", "epoch": 200, "state_dict": state, **more}, path)
     return path
+
+
+def find_weights(wanted: str | None, config: str, label: str | None, folder: Path) -> Source:
+    return weights.find_weights(wanted, read(config).cfg, label, folder)
+
+
+def config_of(weights: Weights, *overrides: str) -> Any:
+    """The Detectron2 config of the demo's detector from these weights."""
+    return resolve(read(DEMO_CONFIG), weights, overrides=overrides).detectron2()
 
 
 def stranger(path: Path, author: str, named: Callable[[str], str]) -> Path:
@@ -63,7 +73,7 @@ def test_the_default_is_the_newest_finished_run_of_the_same_depth(tmp_path: Path
     (tmp_path / "runs" / "pretrain" / "unfinished").mkdir()
     source = find_weights(None, DEMO_CONFIG, None, tmp_path)
     assert source.weights.sha256 == sha256(newest)
-    assert str(newest) in source.description
+    assert str(newest) in source.line
     assert (source.weights.method, source.weights.norm) == ("LEWEL_B", "eman")
     assert source.weights.epochs == 200
 
@@ -109,8 +119,8 @@ def test_a_config_that_treats_the_weights_otherwise_is_refused(
     tmp_path: Path, overrides: tuple[str, ...], key: str
 ) -> None:
     source = find_weights(str(checkpoint(tmp_path / "c.pth.tar")), DEMO_CONFIG, None, tmp_path)
-    source.check_fits(TransferConfig(DEMO_CONFIG, source.weights).detectron2())
-    wrong = TransferConfig(DEMO_CONFIG, source.weights, overrides=overrides).detectron2()
+    source.check_fits(config_of(source.weights))
+    wrong = config_of(source.weights, *overrides)
     with pytest.raises(UserError, match=key):
         source.check_fits(wrong)
 
@@ -120,40 +130,38 @@ def test_the_weights_of_others_are_compared_with_the_config_too(
     tmp_path: Path, author: str
 ) -> None:
     named = caffe2_name if author == "Caffe2" else torchvision_name
-    weights = str(stranger(tmp_path / "theirs.pkl", author, named))
-    source = find_weights(weights, DEMO_CONFIG, "mine", tmp_path)
-    assert source.weights.architecture == "resnet18" and "warning" not in source.description
+    theirs = str(stranger(tmp_path / "theirs.pkl", author, named))
+    source = find_weights(theirs, DEMO_CONFIG, "mine", tmp_path)
+    assert source.weights.architecture == "resnet18" and "warning" not in source.line
     msra = tuple(
         "INPUT.FORMAT BGR MODEL.PIXEL_MEAN [103.53,116.28,123.675] MODEL.PIXEL_STD [1.0,1.0,1.0] "
         "MODEL.RESNETS.STRIDE_IN_1X1 True".split()
     )
     right, wrong = (msra, ()) if author == "Caffe2" else ((), msra)
-    source.check_fits(TransferConfig(DEMO_CONFIG, source.weights, overrides=right).detectron2())
+    source.check_fits(config_of(source.weights, *right))
     with pytest.raises(UserError, match=r"INPUT\.FORMAT is .* these weights \(resnet18\) need"):
-        source.check_fits(TransferConfig(DEMO_CONFIG, source.weights, overrides=wrong).detectron2())
+        source.check_fits(config_of(source.weights, *wrong))
     for place, key in enumerate(msra):
         if place % 2:
             continue
         others, this = msra[:place] + msra[place + 2 :], msra[place : place + 2]
         one = others if author == "Caffe2" else this  # wrong in this key alone
-        cfg = TransferConfig(DEMO_CONFIG, source.weights, overrides=one).detectron2()
+        cfg = config_of(source.weights, *one)
         with pytest.raises(UserError, match=key):
             source.check_fits(cfg)
-    deeper = TransferConfig(
-        DEMO_CONFIG, source.weights, overrides=(*right, "MODEL.RESNETS.DEPTH", "50")
-    )
+    deeper = config_of(source.weights, *right, "MODEL.RESNETS.DEPTH", "50")
     with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
-        source.check_fits(deeper.detectron2())
+        source.check_fits(deeper)
 
 
 def test_a_missing_author_is_named_and_nobodys_method_is_supervised(tmp_path: Path) -> None:
     model = pickle.loads(stranger(tmp_path / "theirs.pkl", "", torchvision_name).read_bytes())
     (tmp_path / "theirs.pkl").write_bytes(pickle.dumps(model["model"]))
-    weights = str(tmp_path / "theirs.pkl")
+    theirs = str(tmp_path / "theirs.pkl")
     with pytest.raises(UserError, match=r"does not tell which method trained it; add --label"):
-        find_weights(weights, DEMO_CONFIG, None, tmp_path)
-    source = find_weights(weights, DEMO_CONFIG, "MoCo v2", tmp_path)
-    assert re.search(r"\nwarning: .*\(which names no __author__\) does", source.description)
+        find_weights(theirs, DEMO_CONFIG, None, tmp_path)
+    source = find_weights(theirs, DEMO_CONFIG, "MoCo v2", tmp_path)
+    assert re.search(r"\nwarning: .*\(which names no __author__\) does", source.line)
 
 
 def test_a_fork_needs_a_label_and_says_why(tmp_path: Path) -> None:
@@ -169,16 +177,12 @@ def test_a_fork_needs_a_label_and_says_why(tmp_path: Path) -> None:
 
 
 def test_weights_of_an_unknown_author_are_checked_for_depth_and_warned_of(tmp_path: Path) -> None:
-    weights = str(stranger(tmp_path / "theirs.pkl", "MOCO", torchvision_name))
-    source = find_weights(weights, DEMO_CONFIG, "MoCo v2", tmp_path)
-    assert re.search(r"\nwarning: .*author 'MOCO'.*INPUT\.FORMAT.* not be", source.description)
-    assert source.description.count("\n") == 1
-    source.check_fits(
-        TransferConfig(DEMO_CONFIG, source.weights, overrides=("INPUT.FORMAT", "BGR")).detectron2()
-    )
-    deeper = TransferConfig(
-        DEMO_CONFIG, source.weights, overrides=("MODEL.RESNETS.DEPTH", "50")
-    ).detectron2()
+    theirs = str(stranger(tmp_path / "theirs.pkl", "MOCO", torchvision_name))
+    source = find_weights(theirs, DEMO_CONFIG, "MoCo v2", tmp_path)
+    assert re.search(r"\nwarning: .*author 'MOCO'.*INPUT\.FORMAT.* not be", source.line)
+    assert source.line.count("\n") == 1
+    source.check_fits(config_of(source.weights, "INPUT.FORMAT", "BGR"))
+    deeper = config_of(source.weights, "MODEL.RESNETS.DEPTH", "50")
     with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
         source.check_fits(deeper)
 
@@ -209,7 +213,7 @@ def test_what_is_in_the_file_decides_not_its_name(tmp_path: Path, zipped: bool) 
     loaded = torch.load(checkpoint(tmp_path / "c.pth.tar"), weights_only=False)
     torch.save(loaded, tmp_path / "c.pkl", _use_new_zipfile_serialization=zipped)
     source = find_weights(str(tmp_path / "c.pkl"), DEMO_CONFIG, None, tmp_path)
-    assert source.weights.method == "LEWEL_B" and source.backbone is not None
+    assert source.weights.method == "LEWEL_B" and "120 backbone tensors" in source.line
 
 
 def test_detectron2_weights_of_another_name_are_told_what_to_do(tmp_path: Path) -> None:
@@ -218,28 +222,26 @@ def test_detectron2_weights_of_another_name_are_told_what_to_do(tmp_path: Path) 
         find_weights(str(tmp_path / "out.pth"), DEMO_CONFIG, None, tmp_path)
 
 
-def test_finding_writes_nothing_and_write_writes_once(tmp_path: Path) -> None:
+def test_finding_writes_nothing_and_weights_are_converted_once(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "c.pth.tar")
     source = find_weights(str(path), DEMO_CONFIG, None, tmp_path)
     assert os.listdir(tmp_path) == ["c.pth.tar"]
-    source.write()
-    written = Path(source.weights.path)
-    before = written.stat().st_mtime_ns
-    source.write()
-    assert written.stat().st_mtime_ns == before
+    one = convert.converted(source.weights.path, source.weights.sha256, tmp_path / "weights")
+    before = one.stat().st_mtime_ns
+    path.unlink()
+    again = convert.converted(source.weights.path, source.weights.sha256, tmp_path / "weights")
+    assert again == one and one.stat().st_mtime_ns == before
 
 
 def test_converted_weights_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "checkpoint.pth.tar")
-    source = find_weights(str(path), DEMO_CONFIG, None, Path("/proc/x"))
     with pytest.raises(UserError, match=r"cannot write the converted weights /proc/x/\S*: No such"):
-        source.write()
+        convert.converted(str(path), "01" * 32, Path("/proc/x"))
 
 
 def test_weights_in_a_folder_of_somebody_else_are_a_sentence(tmp_path: Path) -> None:
     checkpoint(tmp_path / "theirs" / "c.pth")
-    weights = str(tmp_path / "theirs" / "c.pth")
+    theirs = str(tmp_path / "theirs" / "c.pth")
     with forbidden(tmp_path / "theirs"):
-        assert find_pretraining(weights) is None
         with pytest.raises(UserError, match=r"--weights \S*/theirs/c\.pth: no such file"):
-            local_file(weights)
+            find_backbone(theirs, None)

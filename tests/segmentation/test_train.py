@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.metrics import read_lines
 from common.weights import Weights
 from detection import train as detection_train
-from detection.config import TransferConfig
+from detection.config import TransferConfig, read, resolve
 from detection.convert import convert
 from segmentation.datasets import CLASSES
 from segmentation.evaluation import SEGMENTATION
@@ -39,7 +39,7 @@ SCORES = ["mIoU", "fwIoU", *(f"IoU-{name}" for name in CLASSES), "mACC", "pACC"]
 def tiny(overrides: str = "", config: str = "demo_voc_R_18_FCN", **changes: Any) -> TransferConfig:
     """Two iterations of two small crops each."""
     words = tuple(f"{TINY} {overrides}".split())
-    return TransferConfig(str(CONFIGS / f"{config}.yaml"), overrides=words, **changes)
+    return resolve(read(CONFIGS / f"{config}.yaml"), overrides=words, **changes)
 
 
 @pytest.fixture(autouse=True)

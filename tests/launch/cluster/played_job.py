@@ -31,7 +31,7 @@ def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Job
     record = Record("slurm", "7", 2, str(tmp_path / "run" / "submitit" / "7"), "")
     record.write(tmp_path / "run")
     (tmp_path / "run" / "submitit" / "7").mkdir(parents=True)
-    return Job(print, None, tmp_path / "run", tmp_path, steps=10)
+    return Job("semi", print, None, tmp_path / "run", tmp_path, steps=10)
 
 
 def handle_of(job: Job) -> Any:

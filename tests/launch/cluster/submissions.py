@@ -22,7 +22,9 @@ class Config:
 
 
 def job(output_dir: Path, seed: int = 0) -> Job:
-    return Job(print, Config(seed), output_dir / "runs" / "semi" / f"s{seed}", output_dir, 1)
+    return Job(
+        "semi", print, Config(seed), output_dir / "runs" / "semi" / f"s{seed}", output_dir, 1
+    )
 
 
 def start(*arguments: Any, **options: Any) -> dict[Path, str]:

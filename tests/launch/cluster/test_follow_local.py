@@ -30,7 +30,7 @@ ROOT = Path(runs.__file__).parents[1]
 
 
 def job_in(folder: Path) -> Job:
-    return Job(print, Config(), folder / "run", folder, steps=10)
+    return Job("semi", print, Config(), folder / "run", folder, steps=10)
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ def test_a_job_takes_no_other_runs_result_for_its_own(tmp_path: Path) -> None:
     runs.claim(folder, {"seed": 1})  # since the job was submitted
     runs.finish(folder, {"kind": "semi"})
     with pytest.raises(UserError, match=r"holds another run: seed \(1 there, 2 now\)"):
-        Job(work, Config(2), folder, tmp_path, 1)()
-    Job(work, Config(1), folder, tmp_path, 1)()
+        Job("semi", work, Config(2), folder, tmp_path, 1)()
+    Job("semi", work, Config(1), folder, tmp_path, 1)()
     (folder / runs.FINAL).unlink()
-    Job(work, Config(1), folder, tmp_path, 1)()
+    Job("semi", work, Config(1), folder, tmp_path, 1)()
     assert worked == [1]

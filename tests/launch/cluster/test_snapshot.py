@@ -8,14 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import yaml
-from detectron2.config import CfgNode
 
 import segmentation  # noqa: F401  registers FCN
 from common.provenance import ROOT, git_commit
-from detection.config import TransferConfig
-from launch.cluster.jobs import Job
-from launch.cluster.snapshot import USERS, frozen_config, snapshot
+from launch.cluster.snapshot import USERS, snapshot
 
 CONFIGS = ROOT / "det_configs"
 
@@ -165,38 +161,3 @@ def test_a_job_imports_it_from_anywhere(tmp_path: Path) -> None:
     assert len(found) == len(names) and all(Path(path).is_relative_to(code) for path in found)
     assert (code / "det_configs" / "demo_R_18_FPN.yaml").exists()
     assert (code / "launch" / "tables" / "published.csv").exists()
-
-
-def job(config: object, folder: Path) -> Job:
-    return Job(print, config, folder / "runs" / "transfer" / "x", folder, 1)
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!B]*.yaml")), ids=lambda path: path.stem)
-def test_a_copied_config_is_the_same_run(path: Path, tmp_path: Path) -> None:
-    before = job(TransferConfig(str(path)), tmp_path)
-    after = frozen_config(before)
-    copy = Path(after.config.config)
-    assert copy.is_relative_to(before.folder) and copy.name == path.name
-    assert "_BASE_" not in yaml.safe_load(copy.read_text())
-    assert CfgNode.load_yaml_with_base(str(copy)) == CfgNode.load_yaml_with_base(str(path))
-    assert after.config.identity() == before.config.identity()
-    assert after.config.run_name() == before.config.run_name()
-    assert after.config.detectron2() == before.config.detectron2()
-
-
-def test_edits_of_a_config_and_its_bases_change_nothing(tmp_path: Path) -> None:
-    text = "SOLVER:\n  BASE_LR: 1e-3\n  STEPS: (3, 4)\n  WEIGHT_DECAY: 0.1\n"
-    (tmp_path / "base.yaml").write_text(f'{text}DATASETS:\n  TRAIN: ("any",)\nOUTPUT_DIR: "no"\n')
-    mine = tmp_path / "mine.yaml"
-    mine.write_text(f'_BASE_: ["base.yaml", "{CONFIGS}/Base-Schedule-1x.yaml"]\nSEED: 3\n')
-    before = job(TransferConfig(str(mine)), tmp_path)
-    identity, cfg = before.config.identity(), before.config.detectron2()
-    after = frozen_config(before)
-    (tmp_path / "base.yaml").write_text("SOLVER: {BASE_LR: 7.0}\n")
-    mine.unlink()
-    assert after.config.identity() == identity and after.config.detectron2() == cfg
-
-
-def test_a_job_without_a_config_file_is_itself(tmp_path: Path) -> None:
-    before = job({"epochs": 3}, tmp_path)
-    assert frozen_config(before) is before and not before.folder.exists()

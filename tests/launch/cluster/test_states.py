@@ -10,9 +10,7 @@ import pytest
 
 from common import runs
 from common.errors import UserError
-from common.files import write_json
 from launch import results
-from launch.cluster.jobs import STARTED
 from launch.cluster.records import Record
 from launch.cluster.slurm import State
 from launch.cluster.states import Unfinished, in_words, is_held, progress, steps_done, unfinished
@@ -230,13 +228,3 @@ def test_results_show_what_is_unfinished_beside_the_tables(
 def test_no_run_at_all_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run in"):
         results.show(tmp_path)
-
-
-def test_what_waits_is_listed_until_it_has_a_run_folder(tmp_path: Path, fake: FakeSlurm) -> None:
-    folder = run(tmp_path, "awaiting", "transfer-x", "8", after="7")
-    fake.answers("squeue", rows("7|RUNNING|None", "8|PENDING|Dependency"))
-    assert state_of(tmp_path) == {"transfer-x": "pending (after job 7)"}
-    write_json(folder / STARTED, {"run": "of an earlier pipeline", "job": "6"})
-    assert state_of(tmp_path) == {"transfer-x": "pending (after job 7)"}
-    write_json(folder / STARTED, {"run": "its own", "job": "8"})
-    assert state_of(tmp_path) == {}

@@ -70,21 +70,12 @@ def test_a_job_on_cpus_asks_for_no_gpus(tmp_path: Path, fake_slurm: FakeSlurm) -
 
 def test_the_run_folder_says_whose_it_is(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
     one = job(tmp_path)
-    start([one], CPUS, after="77")
+    start([one], CPUS)
     record = Record.read(one.folder)
     assert record is not None
-    assert (record.cluster, record.job_id, record.tasks, record.after) == ("slurm", "101", 2, "77")
+    assert (record.cluster, record.job_id, record.tasks, record.after) == ("slurm", "101", 2, "")
     assert Path(record.submitit) == one.folder / "submitit" / "101"
     assert (Path(record.submitit) / "101_submitted.pkl").exists()
-
-
-def test_a_job_may_depend_on_another(
-    tmp_path: Path, fake_slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    start([job(tmp_path)], CPUS, after="77")
-    told = parameters(fake_slurm.script())
-    assert told["dependency"] == "afterok:77" and told["kill-on-invalid-dep"] == "yes"
-    assert "slurm job 101 after job 77, run folder: " in capsys.readouterr().out
 
 
 def test_the_number_of_requeues_reaches_the_job(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
