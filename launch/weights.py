@@ -225,20 +225,21 @@ def settled(job: "Job") -> "Job":
 
 def _find_detectron2(wanted: str, how: str, path: Path, label: str | None) -> Source:
     """Weights in Detectron2's own format, which are used as they are."""
-    from detection import convert
+    from detection.convert import AUTHOR, CAFFE2, read_weights
+    from detection.convert import TORCHVISION as CONVERTED
 
     if not path.name.endswith(".pkl"):
         raise UserError(
             f"{wanted} is a plain pickle, not a PyTorch checkpoint; if these are Detectron2 "
             "weights, give the file a name that ends in .pkl, by which Detectron2 knows them."
         )
-    found, digest = convert.convert.read_weights(path), sha256(path)
-    msra = found.author == convert.CAFFE2 and found.architecture != ""
+    found, digest = convert.read_weights(path), sha256(path)
+    msra = found.author == CAFFE2 and found.architecture != ""
     method = found.method + " (target network)" * (found.network == "target" and bool(found.method))
     if msra or wanted.startswith(SUPERVISED):
         method = "supervised"
     treatment = None
-    if found.author in (convert.AUTHOR, convert.TORCHVISION):
+    if found.author in (AUTHOR, CONVERTED):
         treatment = TORCHVISION
     elif msra:
         treatment = MSRA

@@ -242,6 +242,6 @@ def test_converted_weights_that_cannot_be_written_are_a_sentence(tmp_path: Path)
 def test_weights_in_a_folder_of_somebody_else_are_a_sentence(tmp_path: Path) -> None:
     checkpoint(tmp_path / "theirs" / "c.pth")
     theirs = str(tmp_path / "theirs" / "c.pth")
-    with forbidden(tmp_path / "theirs"):
-        with pytest.raises(UserError, match=r"--weights \S*/theirs/c\.pth: no such file"):
-            find_backbone(theirs, None)
+    refused = pytest.raises(UserError, match=r"--weights \S*/theirs/c\.pth: no such file")
+    with forbidden(tmp_path / "theirs"), refused:
+        find_backbone(theirs, None)
