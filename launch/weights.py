@@ -233,7 +233,7 @@ def _find_detectron2(wanted: str, how: str, path: Path, label: str | None) -> So
             f"{wanted} is a plain pickle, not a PyTorch checkpoint; if these are Detectron2 "
             "weights, give the file a name that ends in .pkl, by which Detectron2 knows them."
         )
-    found, digest = convert.read_weights(path), sha256(path)
+    found, digest = read_weights(path), sha256(path)
     msra = found.author == CAFFE2 and found.architecture != ""
     method = found.method + " (target network)" * (found.network == "target" and bool(found.method))
     if msra or wanted.startswith(SUPERVISED):
