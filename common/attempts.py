@@ -52,11 +52,7 @@ class Attempt:
         return mark == self.mark and not _mark(self.folder, self.number + 1).exists()
 
     def require_newest(self) -> None:
-        """End this process if it is not the newest copy of the job.
-
-        Raises:
-            SystemExit: then.
-        """
+        """Raise SystemExit if this is not the newest copy of the job."""
         if not self.is_newest:
             log.warning("a later copy of this job has begun: this one stops")
             raise SystemExit(1)

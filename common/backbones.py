@@ -197,7 +197,7 @@ class _Recognised:
         method: what trained it, "" where that is not certain.
         epochs: whole epochs of training, None where that is not certain.
         networks: of ``online``, ``target`` and ``again``, those that are there.
-        rows: the format, or all that it may be.
+        rows: of the table of formats, the one that it is or those that it may be.
     """
 
     method: str
@@ -211,12 +211,7 @@ class _Recognised:
         return " or ".join(row.name for row in self.rows)
 
     def unexplained(self, containers: Containers, resnet: Collection[str]) -> list[str]:
-        """The tensors that no network and no rule of the format explains; by name.
-
-        Args:
-            containers: of the checkpoint.
-            resnet: torchvision's names of the ResNet's tensors.
-        """
+        """The tensors that no network and no rule of the format explains; by name."""
         others: dict[str, str] = {}
         for at, state in containers.items():
             here = [n for n in self.networks.values() if n.container == at]

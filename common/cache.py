@@ -56,10 +56,6 @@ def cached(kind: str, facts: Any, find: Callable[[], T], read: Callable[[Any], T
 
 
 def file_facts(path: Path) -> tuple[str, int, int]:
-    """Path, size in bytes and time in nanoseconds, by which a file is taken for the same.
-
-    Raises:
-        OSError: if it is not there.
-    """
+    """Path, size in bytes and time in nanoseconds, by which a file is taken for the same."""
     stat = path.stat()
     return str(path.absolute()), stat.st_size, stat.st_mtime_ns

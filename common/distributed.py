@@ -44,10 +44,8 @@ class World:
 def start(device: str = "auto") -> World:
     """Join the job's process group, if it has more than one process.
 
-    torchrun and submitit say who we are in RANK and WORLD_SIZE, a bare ``srun`` in SLURM_*.
+    torchrun and submitit tell the rank in RANK and WORLD_SIZE, a bare ``srun`` in SLURM_*.
     There is no process group at world size 1: SyncBatchNorm then is plain BatchNorm, on CPUs too.
-
-    A collective waits for the slowest process for LEWEL_DIST_TIMEOUT_MIN minutes, by default 30.
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
@@ -74,11 +72,7 @@ def start(device: str = "auto") -> World:
 
 
 def by_main(work: Callable[[], T]) -> T:
-    """The result of ``work`` in the main process, in every process.
-
-    Raises:
-        UserError: in every process, if ``work`` raises one in the main process.
-    """
+    """The result of ``work`` in the main process, or its UserError, in every process."""
     values: list[Any] = [None, ""]
     if is_main_process():
         try:
@@ -180,11 +174,7 @@ def _pause_before_forks() -> None:
 
 
 def timeout() -> datetime.timedelta:
-    """The time that a process waits for the others.
-
-    Raises:
-        UserError: if LEWEL_DIST_TIMEOUT_MIN is no number.
-    """
+    """The time that a process waits for the others: LEWEL_DIST_TIMEOUT_MIN, by default 30."""
     text = os.environ.get(TIMEOUT, "30")
     try:
         return datetime.timedelta(minutes=float(text))

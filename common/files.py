@@ -69,11 +69,7 @@ def settings_file(name: str) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file; nothing if there is none.
-
-    Raises:
-        UserError: if it cannot be read, or is not TOML.
-    """
+    """The contents of a TOML file; nothing if there is none."""
     try:
         return tomllib.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -85,11 +81,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise unless ``folder`` exists and is writable, or could be made; makes nothing.
-
-    Raises:
-        UserError: naming the folder that stands in the way.
-    """
+    """Raise a UserError unless a run folder is writable or could be made; makes nothing."""
     existing = _nearest(folder)
     if not existing.is_dir():
         raise UserError(
@@ -104,11 +96,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raise where a file cannot be written because of what is there already; makes nothing.
-
-    Raises:
-        UserError: naming the folder or the file that stands in the way.
-    """
+    """Raise a UserError if a folder, or a file, is in the place of a file to write."""
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give the file to write, not its folder.")
     existing = _nearest(path.parent)

@@ -38,11 +38,7 @@ class Run:
     preemption: Preemption
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write the final metrics; for the main process.
-
-        Raises:
-            SystemExit: if a later copy of this job has begun.
-        """
+        """Write the final metrics, in the main process; SystemExit if a later copy has begun."""
         self.attempt.require_newest()
         runs.finish(self.folder, metrics)
 

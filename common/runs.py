@@ -42,22 +42,14 @@ def short_hash(value: Any) -> str:
 
 
 def check_seed(seed: int) -> None:
-    """Raise for a seed that there is not.
-
-    Raises:
-        UserError: then.
-    """
+    """Raise a UserError for a seed that NumPy does not take."""
     if not 0 <= seed < SEEDS:
         limit = "at least 0" if seed < 0 else f"less than {SEEDS}"
         raise UserError(f"--seed {seed}: must be {limit}.")
 
 
 def check_divides(name: str, batch_size: int, processes: int) -> None:
-    """Raise unless a batch splits evenly over the processes.
-
-    Raises:
-        UserError: naming the option or key that holds the batch.
-    """
+    """Raise a UserError, with the option's ``name``, unless a batch splits evenly."""
     if batch_size % processes or not batch_size:
         raise UserError(
             f"{name} {batch_size} does not split evenly over {processes} processes; choose a "
@@ -76,21 +68,13 @@ def run_folder(output_dir: Path, kind: str, name: str) -> Path:
 
 
 def check_same(folder: Path, identity: dict[str, Any]) -> None:
-    """Raise if ``folder`` holds another run, as a folder chosen by ``--name`` may.
-
-    Raises:
-        UserError: naming the fields that differ.
-    """
+    """Raise a UserError if ``folder`` holds another run, as one chosen by ``--name`` may."""
     if (folder / IDENTITY).exists():
         require_same(folder, json.loads((folder / IDENTITY).read_text()), identity)
 
 
 def require_same(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raise if the run that ``folder`` is said to hold is another one.
-
-    Raises:
-        UserError: naming the fields that differ.
-    """
+    """Raise a UserError with the fields in which the run that ``folder`` holds is another one."""
     now = json.loads(json.dumps(identity))
     saved = {name: UNSAID[name] for name in now.keys() & UNSAID.keys()} | saved
     differing = [
@@ -107,7 +91,7 @@ def require_same(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) 
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Say in ``folder`` whose it is; for the main process."""
+    """Write the identity of a run into its folder; for the main process."""
     write_json(folder / IDENTITY, identity)
 
 
@@ -189,11 +173,7 @@ def hold(folder: Path) -> BaseFileLock | None:
 
 
 def require_free(folder: Path) -> None:
-    """Make the folder, and raise if a job that is running holds it.
-
-    Raises:
-        UserError: then; or if it cannot be written.
-    """
+    """Make the folder, and raise a UserError if it cannot be written or a running job holds it."""
     lock = hold(folder)
     if lock is not None:
         lock.release()
@@ -216,15 +196,13 @@ def finished_runs(output_dir: Path, kind: str) -> list[tuple[Path, dict[str, Any
     for path in (output_dir / "runs" / kind).glob(f"[!.]*/{FINAL}"):  # not those set aside
         try:
             metrics = json.loads(path.read_text())
-            if metrics["kind"] == kind:
-                found.append((path.stat().st_mtime_ns, path, metrics))
-                continue
+            if metrics["kind"] != kind:
+                raise ValueError(metrics["kind"])
+            found.append((path.stat().st_mtime_ns, path, metrics))
         except FileNotFoundError:  # deleted by another job's --fresh meanwhile
             continue
         except OSError as error:
             log.warning("%s is left out for now: %s", path, error.strerror or error)
-            continue
         except (ValueError, KeyError, TypeError):
-            pass
-        log.warning("%s is left out: it does not hold the metrics of a %s run", path, kind)
+            log.warning("%s is left out: it does not hold the metrics of a %s run", path, kind)
     return [(path.parent, metrics) for _, path, metrics in sorted(found, key=lambda row: row[:2])]
