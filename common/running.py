@@ -4,9 +4,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock
 
@@ -19,6 +19,7 @@ from common.preemption import Preemption, handle_signals
 LINE = "[%(asctime)s] %(levelname)s %(name)s: %(message)s"
 
 log = logging.getLogger("runs")
+Config = TypeVar("Config", bound=Any)  # a configuration that names weights
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ class Run:
     world: World
     attempt: Attempt
     preemption: Preemption
+
+    def settled(self, config: Config) -> Config:
+        """The configuration with the SHA-256 of its weights, which the folder keeps.
+
+        Every process of the job calls this; the main one reads the file.
+
+        Raises:
+            UserError: in every process, if the weights are not there, or are not this run's.
+        """
+
+        def settle() -> Config:
+            found = replace(config, weights=config.weights.settled())
+            runs.check_same(self.folder, found.identity())
+            runs.claim(self.folder, found.identity())
+            return found
+
+        return by_main(settle)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the final metrics, in the main process; SystemExit if a later copy has begun."""

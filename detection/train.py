@@ -4,7 +4,6 @@ import functools
 import logging
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,8 @@ def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> di
         usable_datasets(cfg, folder),
     ):
         world = run.world
-        config, cfg.MODEL.WEIGHTS = distributed.by_main(lambda: _with_weights(config, folder))
+        config = run.settled(config)
+        cfg.MODEL.WEIGHTS = distributed.by_main(lambda: _weights_file(config, folder))
         fit_to_device(cfg, world.device.type, world.size)
         cfg.OUTPUT_DIR = str(folder)
         cfg.freeze()
@@ -81,22 +81,17 @@ def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> di
         return job(config, cfg, kind, run)
 
 
-def _with_weights(config: TransferConfig, folder: Path) -> tuple[TransferConfig, str]:
-    """The config with the SHA-256 of its weights, which the folder keeps, and Detectron2's file.
-
-    For the main process. A checkpoint is converted, once for all jobs.
+def _weights_file(config: TransferConfig, folder: Path) -> str:
+    """The file that Detectron2 loads; a checkpoint is converted, once for all jobs.
 
     Raises:
-        UserError: if the weights cannot be read, or are others than this run's.
+        UserError: if the weights cannot be read.
     """
-    config = replace(config, weights=config.weights.settled())
-    weights, identity = config.weights, config.identity()
-    runs.check_same(folder, identity)
-    runs.claim(folder, identity)
-    if not weights.path or config.eval_only or checkpoints.is_pickle(Path(weights.path)):
-        return config, weights.path
+    path = config.weights.path
+    if not path or config.eval_only or checkpoints.is_pickle(Path(path)):
+        return path
     cache = folder.parent.parent / "weights"
-    return config, str(convert.converted(weights.path, weights.sha256, cache))
+    return str(convert.converted(path, config.weights.sha256, cache))
 
 
 def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, Any]:
