@@ -20,7 +20,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.locks import locked
-from demo import coco, imagefolder, voc
+from demo import coco, scenes, voc
 from demo.classes import CLASSES
 
 VERSION = 1  # raise it with every change of what is drawn
@@ -118,11 +118,8 @@ def _locked(root: Path) -> Iterator[None]:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with locked(root.parent / f".{root.name}.lock"):
-            if (
-                manifest(root) is None
-                and root.exists()
-                and (not root.is_dir() or any(root.iterdir()))
-            ):
+            empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
+            if manifest(root) is None and not empty:
                 raise UserError(
                     f"{root} holds something other than the embedded data set; "
                     f"set {ENVIRONMENT} to a folder of its own."
@@ -148,24 +145,29 @@ def _replace(root: Path, seed: int, counts: Counts) -> None:
 
 
 def _draw(root: Path, seed: int, counts: Counts) -> None:
-    imagefolder.write(root / "imagenet", "train", counts.imagenet_train, seed)
-    imagefolder.write(root / "imagenet", "val", counts.imagenet_val, seed)
+    _write_imagefolder(root / "imagenet", "train", counts.imagenet_train, seed)
+    _write_imagefolder(root / "imagenet", "val", counts.imagenet_val, seed)
     coco.write(root / "coco", "train2017", counts.coco_train, seed)
     coco.write(root / "coco", "val2017", counts.coco_val, seed)
     voc.write_2007(root / "VOC2007", counts.voc2007_trainval, counts.voc2007_test, seed)
     voc.write_2012(
         root / "VOC2012", counts.voc2012_train, counts.voc2012_val, counts.voc2012_augmented, seed
     )
-    (root / MANIFEST).write_text(
-        json.dumps(
-            {
-                "generator": GENERATOR,
-                "version": VERSION,
-                "seed": seed,
-                "classes": CLASSES,
-                "counts": dataclasses.asdict(counts),
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    found = {
+        "generator": GENERATOR,
+        "version": VERSION,
+        "seed": seed,
+        "classes": CLASSES,
+        "counts": dataclasses.asdict(counts),
+    }
+    (root / MANIFEST).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _write_imagefolder(root: Path, split: str, count: int, seed: int) -> None:
+    """Draw ``count`` images a class, of one object each."""
+    for label, name in enumerate(CLASSES):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for index in range(count):
+            scene = scenes.single(scenes.generator(seed, "imagenet", split, name, index), label)
+            scenes.save_jpeg(folder / f"{name}_{split}_{index:04d}.jpg", scene.image)

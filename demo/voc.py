@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo import sampling
+from demo import scenes
 from demo.classes import TABLE, VOC_INDICES
 from demo.scenes import Instance, Scene
 
@@ -22,9 +22,9 @@ DIFFICULT = 0.55  # an object of which less is seen is marked difficult
 def write_2007(root: Path, trainval: int, test: int, seed: int) -> None:
     """Draw VOC2007's detection sets of so many images into ``root``."""
     names = [f"{index:06d}" for index in range(1, trainval + test + 1)]
-    _make_folders(root, "JPEGImages", "Annotations", "ImageSets/Main")
+    _make_folders(root, "JPEGImages Annotations ImageSets/Main")
     for name in names:
-        _write_image(root, name, sampling.several(sampling.generator(seed, root.name, name)), False)
+        _write_image(root, name, scenes.several(scenes.generator(seed, root.name, name)), False)
     _write_list(root, "Main/trainval", names[:trainval])
     _write_list(root, "Main/test", names[trainval:])
 
@@ -36,19 +36,12 @@ def write_2012(root: Path, train: int, val: int, augmented: int, seed: int) -> N
     ``SegmentationClassAug`` has masks without one of these and of ``augmented`` images more, as
     those of SBD (Hariharan et al., ICCV 2011) that the ``train_aug`` list stands for.
     """
-    _make_folders(
-        root,
-        "JPEGImages",
-        "Annotations",
-        "ImageSets/Main",
-        "ImageSets/Segmentation",
-        "SegmentationClass",
-        "SegmentationClassAug",
-    )
+    _make_folders(root, "JPEGImages Annotations ImageSets/Main ImageSets/Segmentation")
+    _make_folders(root, "SegmentationClass SegmentationClassAug")
     names = [f"2008_{index:06d}" for index in range(1, train + val + augmented + 1)]
     official = names[: train + val]
     for name in names:
-        scene = sampling.several(sampling.generator(seed, root.name, name))
+        scene = scenes.several(scenes.generator(seed, root.name, name))
         _write_image(root, name, scene, name in official)
         Image.fromarray(class_mask(scene)).save(root / "SegmentationClassAug" / f"{name}.png")
         if name in official:
@@ -122,13 +115,13 @@ def _fill(parent: ET.Element, values: dict[str, str | int]) -> None:
         ET.SubElement(parent, tag).text = str(value)
 
 
-def _make_folders(root: Path, *names: str) -> None:
-    for name in names:
+def _make_folders(root: Path, names: str) -> None:
+    for name in names.split():
         (root / name).mkdir(parents=True)
 
 
 def _write_image(root: Path, name: str, scene: Scene, segmented: bool) -> None:
-    sampling.save_jpeg(root / "JPEGImages" / f"{name}.jpg", scene.image)
+    scenes.save_jpeg(root / "JPEGImages" / f"{name}.jpg", scene.image)
     xml = annotation(root, name, scene, segmented)
     ET.indent(xml, "\t")
     ET.ElementTree(xml).write(root / "Annotations" / f"{name}.xml")

@@ -1,15 +1,15 @@
-"""Shapes have their geometric area; scenes keep their promises; colour gives no class away."""
+"""Geometric areas of shapes, visible objects of scenes, and colours that tell no class."""
 
 import numpy as np
 import pytest
 
-from demo import sampling, scenes, shapes
+from demo import scenes, shapes
 from demo.classes import CLASSES, TABLE
 from demo.textures import TEXTURES, pattern
 
 
 def scene(index: int) -> scenes.Scene:
-    return sampling.several(sampling.generator(2, "scenes", index))
+    return scenes.several(scenes.generator(2, "scenes", index))
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -36,14 +36,6 @@ def test_coverage_of_a_half_pixel() -> None:
     assert np.abs(covered - expected).max() < 0.01
 
 
-def test_coverage_is_centred_where_the_outline_is() -> None:
-    outline = shapes.place(np.random.default_rng(0), "disc", 20.0, (31.3, 28.8))
-    covered = shapes.coverage(outline, 64, 64)
-    y, x = np.mgrid[:64, :64] + 0.5
-    centre = [(covered * axis).sum() / covered.sum() for axis in (x, y)]
-    np.testing.assert_allclose(centre, (31.3, 28.8), atol=0.05)
-
-
 @pytest.mark.parametrize("name", TEXTURES)
 def test_textures_vary_between_0_and_1(name: str) -> None:
     field = pattern(np.random.default_rng(0), name, 60, 80, 12.0)
@@ -56,7 +48,7 @@ def test_textures_vary_between_0_and_1(name: str) -> None:
 def test_instances_are_disjoint_visible_and_boxed(index: int) -> None:
     drawn = scene(index)
     masks = np.stack([one.mask for one in drawn.instances])
-    assert 1 <= len(masks) <= sampling.MAX_OBJECTS
+    assert 1 <= len(masks) <= scenes.MAX_OBJECTS
     assert masks.shape[1:] == drawn.image.shape[:2]
     assert masks.sum(axis=0).max() == 1
     for instance in drawn.instances:
@@ -74,18 +66,14 @@ def test_streams_differ_by_name_and_repeat() -> None:
 
 
 def test_mean_colour_does_not_tell_the_class() -> None:
+    def colour(split: str, label: int, index: int) -> np.ndarray:
+        scene = scenes.single(scenes.generator(3, split, label, index), label)
+        return np.asarray(scene.image.mean(axis=(0, 1)))
+
     def colours(split: str) -> np.ndarray:
-        return np.array(
-            [
-                [
-                    sampling.single(sampling.generator(3, split, label, index), label).image.mean(
-                        axis=(0, 1)
-                    )
-                    for index in range(25)
-                ]
-                for label in range(len(TABLE))
-            ]
-        )  # (class, image, RGB)
+        """Mean colours (class, image, RGB)."""
+        labels = range(len(TABLE))
+        return np.array([[colour(split, label, i) for i in range(25)] for label in labels])
 
     means = colours("train").mean(axis=1)
     distance = np.linalg.norm(colours("val")[:, :, None] - means, axis=-1)
