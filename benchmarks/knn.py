@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     from common.backbones import build_resnet, read_backbone
     from common.distributed import World
     from common.weights import Weights
-    from pretrain.data import open_images
+    from pretrain.data.locate import open_images
     from pretrain.evaluation.features import extract
     from pretrain.evaluation.knn import cross_validated
     from pretrain.evaluation.network import load_backbone

@@ -89,7 +89,7 @@ def plan(options: Command, config: ResolvedConfig) -> "Job":
     """
     from launch.cluster.jobs import Job
     from launch.cluster.processes import device, processes
-    from pretrain.data import check_enough, open_images, open_validation
+    from pretrain.data.locate import check_enough, open_images, open_validation
     from pretrain.evaluation.splits import check_comparable
     from pretrain.train import pretrain
 

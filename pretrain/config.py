@@ -9,8 +9,7 @@ from common.errors import UserError, option
 from common.resnets import ARCHITECTURES
 from common.runs import UNSAID, check_seed, short_hash
 from pretrain import methods
-from pretrain.data import DEMO
-from pretrain.data.locate import locate
+from pretrain.data.locate import DEMO, locate
 from pretrain.method import Method
 from pretrain.recipes import Norm
 

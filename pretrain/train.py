@@ -24,14 +24,9 @@ from common.running import Run, running
 from pretrain import checkpoint, methods
 from pretrain.augment import RandomViews
 from pretrain.config import ResolvedConfig
-from pretrain.data import (
-    DEMO,
-    StepBatches,
-    check_enough,
-    open_images,
-    open_validation,
-    warn_of_skipped,
-)
+from pretrain.data.images import warn_of_skipped
+from pretrain.data.locate import DEMO, check_enough, open_images, open_validation
+from pretrain.data.order import StepBatches
 from pretrain.evaluation.knn import KnnMonitor
 from pretrain.learner import Learner
 from pretrain.progress import Progress, Totals, of_all_processes

@@ -1,23 +1,24 @@
-"""What ``--data`` and ``--val-data`` mean."""
+"""Meaning of ``--data`` and ``--val-data``: a folder of classes, shards, or the embedded set."""
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from braceexpand import braceexpand
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import demo
 from common.errors import UserError
-from pretrain.data.folder import FolderSource
-from pretrain.data.shards import ShardSource
-from pretrain.data.source import ImageSource
+
+if TYPE_CHECKING:
+    from pretrain.data.images import ImageSource
 
 DEMO = "demo"
+# torchvision's IMG_EXTENSIONS, here for commands that answer without it.
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
 Split = Literal["train", "val"]
 
 
-def open_images(data: str | None, split: Split = "train", option: str = "--data") -> ImageSource:
+def open_images(data: str | None, split: Split = "train", option: str = "--data") -> "ImageSource":
     """The images of a split.
 
     Looks at every file's name, or the first time at the headers of every shard, which takes a
@@ -31,12 +32,14 @@ def open_images(data: str | None, split: Split = "train", option: str = "--data"
     Raises:
         UserError: if there are no such images, or a shard is not as it should be.
     """
+    from pretrain.data import images
+
     place = locate(data, split, option)
     shards = _shards(place, split)
-    return ShardSource(shards) if shards else FolderSource(place)
+    return images.from_shards(shards) if shards else images.from_folder(place)
 
 
-def open_validation(data: str | None, val_data: str | None) -> ImageSource | None:
+def open_validation(data: str | None, val_data: str | None) -> "ImageSource | None":
     """The validation images: of ``--val-data``, or those beside the training images.
 
     Beside means: in ``val/`` next to ``train/``, or shards named ``*val*`` in the folder of the
@@ -53,13 +56,15 @@ def open_validation(data: str | None, val_data: str | None) -> ImageSource | Non
         return open_images(val_data, "val", "--val-data")
     if data == DEMO:
         return open_images(DEMO, "val")
+    from pretrain.data import images
+
     place = locate(data, "train")
     folder = place if place.is_dir() else place.parent
     if folder.name == "train" and (folder.parent / "val").is_dir():
         return open_images(str(folder.parent), "val")
     training = _shards(place, "train")
-    beside = [s for s in _tars(folder) if _split_of(s) == "val" and s not in training]
-    return ShardSource(beside) if training and beside else None
+    beside = [tar for tar in _tars(folder) if _split_of(tar) == "val" and tar not in training]
+    return images.from_shards(beside) if training and beside else None
 
 
 def locate(data: str | None, split: Split = "train", option: str = "--data") -> Path:
@@ -122,7 +127,7 @@ def _check_classes(folder: Path, data: str, option: str, split: Split) -> None:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.glob("*/*"))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*/*"))
 
 
 def _shards(place: Path, split: Split) -> list[Path]:

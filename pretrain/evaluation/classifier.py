@@ -22,7 +22,8 @@ from common.metrics import drop
 from common.provenance import device_name, git_commit, precision, ran_on
 from common.running import Run, running
 from pretrain.augment import RandomViews, crop_and_flip
-from pretrain.data import Batch, StepBatches, warn_of_skipped
+from pretrain.data.images import Batch, warn_of_skipped
+from pretrain.data.order import StepBatches
 from pretrain.evaluation import cache, checkpoint
 from pretrain.evaluation.accuracy import Accuracy
 from pretrain.evaluation.config import ClassifierConfig

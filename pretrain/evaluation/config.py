@@ -12,8 +12,7 @@ from common.errors import UserError, option
 from common.files import sha256
 from common.runs import check_seed, short_hash
 from common.weights import Weights
-from pretrain.data import DEMO
-from pretrain.data.locate import locate
+from pretrain.data.locate import DEMO, locate
 from pretrain.evaluation.protocols import LINEAR, SEMI
 
 _HOW = {"identity": False}  # how a run is computed, not which run it is

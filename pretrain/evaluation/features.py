@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common import distributed
 from common.distributed import World
 from pretrain.augment import centre_crop
-from pretrain.data import ImageSource, warn_of_skipped
+from pretrain.data.images import ImageSource, warn_of_skipped
 from pretrain.evaluation.ranks import add_up, gather_rows
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.distributed import World
 from common.errors import UserError
-from pretrain.data import ImageSource
+from pretrain.data.images import ImageSource
 from pretrain.evaluation.accuracy import Accuracy
 from pretrain.evaluation.features import Features, extract
 from pretrain.evaluation.ranks import add_up, buffers_of_rank0

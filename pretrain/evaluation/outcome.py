@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pretrain.data import DEMO
+from pretrain.data.locate import DEMO
 from pretrain.evaluation.accuracy import Accuracy
 from pretrain.evaluation.checkpoint import Progress
 from pretrain.evaluation.config import ClassifierConfig

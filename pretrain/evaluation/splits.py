@@ -4,7 +4,8 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import UserError
-from pretrain.data import ImageSource, open_images, open_validation
+from pretrain.data.images import ImageSource
+from pretrain.data.locate import open_images, open_validation
 from pretrain.evaluation.subsets import choose
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.files import sha256
-from pretrain.data import ImageSource
+from pretrain.data.images import ImageSource
 
 ALL = 100
 """Percent of the images that are all of them."""

@@ -6,7 +6,7 @@ import torch
 
 from common.distributed import World
 from common.errors import UserError
-from pretrain.data import ImageSource
+from pretrain.data.images import ImageSource
 from pretrain.evaluation import cache
 from pretrain.evaluation.accuracy import count_correct
 from pretrain.evaluation.config import ClassifierConfig

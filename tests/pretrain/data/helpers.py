@@ -1,4 +1,4 @@
-"""Small images, the shards they are written to, and views that tell which image they are of."""
+"""Small images, shards of them, and views that tell their image."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,7 @@ import webdataset
 from PIL import Image
 from torch import Tensor
 
-from pretrain.data import Batch
-from pretrain.data.folder import FolderSource
+from pretrain.data.images import Batch, ImageSource
 
 
 def picture(number: int) -> bytes:
@@ -45,19 +44,19 @@ def write_tar(shard: Path, samples: Iterable[dict[str, Any]]) -> Path:
     return shard
 
 
-def write_folder(source: FolderSource, folder: Path, per_shard: int) -> list[Path]:
+def write_folder(source: ImageSource, folder: Path, per_shard: int) -> list[Path]:
     """Shards of a folder's image files, in its order and with its class numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     pattern = str(folder / "train-%03d.tar")
     with webdataset.ShardWriter(pattern, maxcount=per_shard, verbose=0) as writer:
-        for path, name, label in zip(source.paths, source.names, source.labels, strict=True):
+        for path, name, label in zip(source.titles, source.names, source.labels, strict=True):
             suffix = Path(path).suffix.lower().removeprefix(".")
             writer.write({"__key__": name, suffix: Path(path).read_bytes(), "cls": label})
     return sorted(folder.glob("*.tar"))
 
 
 def number_of(image: Image.Image) -> int:
-    """Of which number a picture is."""
+    """The number of a picture."""
     red = image.getpixel((0, 0))
     assert isinstance(red, tuple)
     return int(red[0])
@@ -79,7 +78,7 @@ def told(batches: Sequence[Batch]) -> list[list[list[int]]]:
 
 
 def same(batches: Sequence[Batch], others: Sequence[Batch]) -> bool:
-    """Whether all images, labels and skipped names of the batches are equal."""
+    """True if all images, labels and skipped names of the batches are equal."""
     return len(batches) == len(others) and all(
         torch.equal(a.labels, b.labels)
         and a.skipped == b.skipped

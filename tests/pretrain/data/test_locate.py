@@ -1,22 +1,25 @@
-"""What ``--data`` and ``--val-data`` may be, and what is said of what they may not."""
+"""``--data`` and ``--val-data``: everything they may be, and refusals of the rest."""
 
 import shutil
 from pathlib import Path
 
 import pytest
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from common.errors import UserError
-from pretrain.data import open_images, open_validation
-from pretrain.data.folder import FolderSource
-from pretrain.data.locate import locate
-from pretrain.data.shards import ShardSource
+from pretrain.data.images import ImageSource
+from pretrain.data.locate import IMAGE_SUFFIXES, locate, open_images, open_validation
 from tests.pretrain.data.helpers import picture, write_shards
 
 
-def shards_of(source: object) -> list[str]:
+def shards_of(source: ImageSource | None) -> list[str]:
     """Name of each shard, with its folder's."""
-    assert isinstance(source, ShardSource)
-    return [f"{shard.parent.name}/{shard.name}" for shard in source.shards]
+    assert source is not None and all(file.endswith(".tar") for file in source.files)
+    return ["/".join(Path(file).parts[-2:]) for file in source.files]
+
+
+def test_suffixes_are_torchvisions() -> None:
+    assert set(IMG_EXTENSIONS) == IMAGE_SUFFIXES
 
 
 def write_image(folder: Path) -> None:
@@ -113,9 +116,9 @@ def test_shards_may_be_links_to_files_of_other_names(tmp_path: Path) -> None:
 def test_class_folders_come_before_the_tar_files_that_they_were_in(tmp_path: Path) -> None:
     write_image(tmp_path / "n01440764")
     write_shards(tmp_path, [2], "n01440764")
-    assert isinstance(open_images(str(tmp_path)), FolderSource)
+    assert open_images(str(tmp_path)).files == [str(tmp_path / "n01440764" / "1.png")]
     shutil.rmtree(tmp_path / "n01440764")
-    assert isinstance(open_images(str(tmp_path)), ShardSource)
+    assert open_images(str(tmp_path)).files == [str(tmp_path / "n01440764-000.tar")]
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:

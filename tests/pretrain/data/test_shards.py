@@ -1,199 +1,201 @@
-"""The order in which shards are read: every image once, and the same order again."""
+"""Contents of shards: labels, refusals of damaged ones, and the cache of the headers."""
 
-import logging
-from collections import Counter
-from collections.abc import Iterator
-from itertools import chain
+import io
+import json
+import os
+import tarfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
-import torch
+import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import IterableDataset
 
-from pretrain.augment import RandomViews, byol_views, centre_crop
-from pretrain.data import Batch, StepBatches
-from pretrain.data import shard_streams as streams
-from pretrain.data.loading import Sample, collate
-from pretrain.data.shards import ShardSource
-from tests.pretrain.data.helpers import (
-    same,
-    sample,
-    telling_transform,
-    telling_views,
-    told,
-    write_shards,
-    write_tar,
-)
-
-SIZES = [7, 1, 12, 5, 9]  # images of each shard
-IMAGES = sum(SIZES)
+from common.errors import UserError
+from pretrain.data import shards as shard_index
+from pretrain.data.images import from_shards
+from pretrain.data.shards import Contents, read_index, scan
+from tests.pretrain.data.helpers import picture, sample, write_shards, write_tar
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ShardSource:
-    """Five shards; the image at an index is the picture of that number."""
-    return ShardSource(write_shards(tmp_path_factory.mktemp("shards"), SIZES))
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of four samples."""
+    return write_shards(tmp_path_factory.mktemp("whole"), [4])[0]
 
 
-def loaded(stream: IterableDataset[Sample], batch_size: int, workers: int) -> Iterator[Batch]:
-    """What a DataLoader makes of a stream, without its processes: a batch of each in turn."""
-
-    def of_worker(number: int) -> Iterator[Batch]:
-        with mock.patch.object(streams, "_worker", lambda: (number, workers)):
-            samples = list(stream)
-        while samples:
-            yield collate(samples[:batch_size])
-            samples = samples[batch_size:]
-
-    left = [of_worker(number) for number in range(workers)]
-    while left:
-        for one in list(left):
-            batch = next(one, None)
-            if batch is None:
-                left.remove(one)
-            else:
-                yield batch
+def write_members(shard: Path, members: dict[str, bytes]) -> Path:
+    """A tar file of these members, without WebDataset."""
+    with tarfile.open(shard, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return shard
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    share=st.integers(1, 6),
-    world=st.integers(1, 3),
-    workers=st.integers(1, 9),
-    epochs=st.integers(1, 3),
-    chosen=st.none() | st.sets(st.integers(0, IMAGES - 1), min_size=1).map(sorted),
-    data=st.data(),
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ({"cls": b"17"}, 17),
+        ({"cls": b" 17\n"}, 17),
+        ({"json": b'{"label": 3, "height": 20}'}, 3),
+        ({"json": b'{"label": 3}', "cls": b"4"}, 4),
+    ],
 )
-def test_an_epoch_has_every_image_once_on_any_ranks_and_workers(
-    source: ShardSource,
-    share: int,
-    world: int,
-    workers: int,
-    epochs: int,
-    chosen: list[int] | None,
-    data: st.DataObject,
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp"])
+def test_a_sample_is_an_image_and_its_class(
+    tmp_path: Path, label: dict[str, bytes], expected: int, suffix: str
 ) -> None:
-    part = source if chosen is None else source.subset(chosen)
-    numbers = chosen or list(range(IMAGES))
-    batch, steps = share * world, len(part) // (share * world)
-    start = data.draw(st.integers(0, epochs)) * steps
-    each = [StepBatches(len(part), batch, epochs, 3, rank, world, start) for rank in range(world)]
-    ranks = [
-        list(loaded(streams.TrainingStream(part, telling_views, order), share, workers))
-        for order in each
-    ]
-    assert {len(batches) for batches in ranks} == {epochs * steps - start}
-    for step in range(start, epochs * steps):
-        assert {len(batches[step - start].labels) for batches in ranks} == {share}
-    for epoch in range(start // steps if steps else 0, epochs if steps else 0):
-        first = epoch * steps - start
-        seen = list(chain(*chain(*(told(b[first : first + steps]) for b in ranks))))
-        assert len({index for _, _, index in seen}) == len(seen) == steps * batch
-        assert all(e == epoch and numbers[index] == number for number, e, index in seen)
-    labels = [b.labels.tolist() for b in chain(*ranks)]
-    assert labels == [[n % 5 for n, _, _ in b] for b in told(list(chain(*ranks)))]
+    members = {f"./n01/a_1.{kind}": data for kind, data in label.items()}
+    members |= {f"./n01/a_1.{suffix}": picture(1), "./n01/a_1.txt": b"a fish"}
+    members |= {"readme.txt": b"", "__meta__": b"", "no-suffix": b""}
+    contents = scan(write_members(tmp_path / "s.tar", members))
+    assert (contents.keys, contents.labels) == (["./n01/a_1"], [expected])
+    assert from_shards([tmp_path / "s.tar"]).names == ["a_1"]
 
 
-@settings(deadline=None, max_examples=60)
-@given(share=st.integers(1, 6), workers=st.integers(1, 5), at=st.floats(0, 1))
-def test_a_resume_at_any_step_goes_on_with_the_same_batches(
-    source: ShardSource, share: int, workers: int, at: float
-) -> None:
-    order = StepBatches(IMAGES, share, 4, 1)
-    start = round(at * order.total_steps)
-    late = StepBatches(IMAGES, share, 4, 1, start=start)
-    whole = list(loaded(streams.TrainingStream(source, telling_views, order), share, workers))
-    rest = list(loaded(streams.TrainingStream(source, telling_views, late), share, workers))
-    assert told(whole)[start:] == told(rest)
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than there are cores
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_real_workers_are_as_modelled_and_resume(source: ShardSource, workers: int) -> None:
-    """5 steps an epoch on 3 workers: another worker is due at the start of each."""
-    order = StepBatches(IMAGES, 6, 4, 1)
-    batches = list(source.training_batches(telling_views, order, workers))
-    stream = streams.TrainingStream(source, telling_views, order)
-    assert same(batches, list(loaded(stream, 6, max(workers, 1))))
-    for start in (10, 12):
-        late = StepBatches(IMAGES, 6, 4, 1, start=start)
-        assert same(batches[start:], list(source.training_batches(telling_views, late, workers)))
-
-
-def test_epochs_and_seeds_have_orders_of_their_own(source: ShardSource) -> None:
-    orders = [StepBatches(IMAGES, IMAGES, 2, seed) for seed in (0, 1)]
-    seen = [told(list(source.training_batches(telling_views, order, 0))) for order in orders]
-    numbers = {tuple(number for number, _, _ in batch) for run in seen for batch in run}
-    assert len(numbers) == 4
-    assert all(list(order) != sorted(order) for order in numbers)
-
-
-def test_one_shard_leaves_out_others_every_time(tmp_path: Path) -> None:
-    source = ShardSource(write_shards(tmp_path, [10]))
-    batches = list(source.training_batches(telling_views, StepBatches(10, 9, 8, 0), 0))
-    missing = {sum(range(10)) - sum(number for number, _, _ in batch) for batch in told(batches)}
-    assert len(missing) > 3
-
-
-def test_an_order_of_other_images_is_refused(source: ShardSource) -> None:
-    with pytest.raises(ValueError, match="33 images for 34"):
-        source.training_batches(telling_views, StepBatches(IMAGES - 1, 6, 2, 0), 0)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    size=st.integers(1, 5),
-    workers=st.integers(1, 9),
-    batch=st.integers(1, 50),
-    chosen=st.none() | st.sets(st.integers(0, IMAGES - 1)).map(sorted),
+PARTS = (
+    st.sampled_from(["", "./", "a/", "__a__/", "__a/"]),
+    st.sampled_from(["a", "b", "__a__"]),
+    st.sampled_from([".jpg", ".PNG", ".cls", ".txt", ".b.jpg", "."]),
 )
-def test_an_evaluation_sees_every_image_once(
-    source: ShardSource, size: int, workers: int, batch: int, chosen: list[int] | None
+NAMES = st.tuples(*PARTS).map("".join)
+
+
+@settings(deadline=None)
+@given(names=st.lists(NAMES, min_size=1, max_size=8, unique=True))
+def test_samples_are_webdatasets(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
-    part = source if chosen is None else source.subset(chosen)
-    ranks = [streams.EvaluationStream(part, telling_transform, r, size) for r in range(size)]
-    counts = Counter[int]()
-    for stream in ranks:
-        share = 0
-        for each in loaded(stream, batch, workers):
-            numbers = each.views[0][:, 0].tolist()
-            assert each.labels.tolist() == [n % 5 for n in numbers]
-            counts.update(numbers)
-            share += len(numbers)
-        assert share in (len(part) // size, -(-len(part) // size))
-    assert counts == Counter(range(IMAGES) if chosen is None else chosen)
+    """All members say 5, so that every sample with a class has that one."""
+    shard = write_members(tmp_path_factory.mktemp("s") / "s.tar", dict.fromkeys(names, b"5"))
+    try:
+        found = list(webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False))
+    except ValueError:
+        with pytest.raises(UserError, match="twice"):
+            scan(shard)
+        return
+    images = [s for s in found if "jpg" in s or "png" in s]
+    keys = [s["__key__"] for s in images]
+    if not images or any("cls" not in s for s in images) or len(set(keys)) < len(keys):
+        with pytest.raises(UserError):
+            scan(shard)
+    else:
+        contents = scan(shard)
+        assert contents.keys == keys and set(contents.labels) == {5}
+        where = zip(contents.offsets, contents.sizes, strict=True)
+        assert {shard.read_bytes()[o : o + size] for o, size in where} == {b"5"}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_real_workers_evaluate_in_order(source: ShardSource, workers: int) -> None:
-    found = [list(source.evaluation_batches(telling_transform, 4, workers, r, 2)) for r in (0, 1)]
-    numbers = [n for batch in chain(*found) for n in batch.views[0][:, 0].tolist()]
-    assert sorted(numbers) == list(range(IMAGES))
-    assert workers or numbers == sorted(numbers)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_loading_leaves_the_global_stream_alone(source: ShardSource, workers: int) -> None:
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    views = RandomViews(byol_views(16), 0)
-    list(source.training_batches(views, StepBatches(IMAGES, 8, 1, 0), workers))
-    list(source.evaluation_batches(centre_crop(16), 8, workers))
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_shards_written_class_by_class_are_warned_of(
-    tmp_path: Path, source: ShardSource, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.jpg": b"", "a.cls": b"1", "b.jpg": b""}, r"s\.tar: no class of sample b;"),
+        ({"a.jpg": b"", "a.cls": b"cat"}, r"s\.tar: no class of sample a;"),
+        ({"a.jpg": b"", "a.json": b"{}"}, r"s\.tar: no class of sample a;"),
+        ({"a.jpg": b"", "a.json": b"[3]"}, r"s\.tar: no class of sample a;"),
+        ({"a.jpg": b"", "a.cls": b"-1"}, r"s\.tar: the class of sample a is -1"),
+        ({"a.txt": b"", "a.cls": b"1"}, r"s\.tar has no images"),
+        ({}, r"s\.tar has no images"),
+        ({"a.jpg": b"", "a.cls": b"1", "b.cls": b"1", "a.png": b""}, "class of sample a"),
+        ({"a.jpg": b"", "a.JPG": b"", "a.cls": b"1"}, r"s\.tar has a\.jpg twice"),
+        (
+            {"a.jpg": b"", "a.cls": b"1", "b.cls": b"1", "a.png": b"", "a.json": b'{"label":1}'},
+            r"s\.tar has two samples a,",
+        ),
+    ],
+)
+def test_a_sample_without_an_image_or_class_is_named(
+    tmp_path: Path, members: dict[str, bytes], message: str
 ) -> None:
-    order = StepBatches(30, 5, 1, 0)
-    source.subset(range(30)).training_batches(telling_views, order, 0)
-    assert not caplog.records
-    by_class = [sample(n) | {"cls": n // 10} for n in range(30)]
-    with caplog.at_level(logging.WARNING):
-        by_class_source = ShardSource([write_tar(tmp_path / "s.tar", by_class)])
-        by_class_source.training_batches(telling_views, order, 0)
-    assert "class by class" in caplog.text and "s.tar" in caplog.text
+    with pytest.raises(UserError, match=message):
+        scan(write_members(tmp_path / "s.tar", members))
+
+
+@given(data=st.data())
+def test_a_shard_cut_anywhere_is_refused(whole: Path, data: st.DataObject) -> None:
+    content = whole.read_bytes()
+    end = len(content.rstrip(b"\0"))
+    end += -end % 512  # of the last member; an end mark must follow
+    cut = data.draw(st.one_of(st.integers(0, end), st.integers(0, end // 512).map((512).__mul__)))
+    part = whole.with_name("cut.tar")
+    part.write_bytes(content[:cut])
+    with pytest.raises(UserError, match=r"cut\.tar is not a whole tar file"):
+        scan(part)
+
+
+@pytest.mark.parametrize("content", [b"", b"a text\n" * 500])
+def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"s\.tar is not a whole tar file"):
+        scan(tmp_path / "s.tar")
+
+
+def test_class_names(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path, [4])
+    assert from_shards(shards).classes == ["0", "1", "2", "3"]
+    (tmp_path / "classes.txt").write_text("tench\ngoldfish\nshark\nray\nhen\n")
+    assert from_shards(shards).classes == ["tench", "goldfish", "shark", "ray", "hen"]
+    (tmp_path / "classes.txt").write_text("tench\ngoldfish\nshark")
+    with pytest.raises(UserError, match=r"classes\.txt has 3 lines for 4 classes"):
+        from_shards(shards)
+
+
+class Scans:
+    """``shards.scan``, counted."""
+
+    def __init__(self) -> None:
+        self.shards: list[str] = []
+
+    def __call__(self, shard: Path) -> Contents:
+        self.shards.append(shard.name)
+        return scan(shard)
+
+
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LEWEL_CACHE", str(tmp_path / "cache"))
+    counted = Scans()
+    with mock.patch.object(shard_index, "scan", counted):
+        yield counted
+
+
+def test_the_headers_are_read_once(tmp_path: Path, scans: Scans) -> None:
+    shards = write_shards(tmp_path / "data", [3, 2])
+    first = read_index(shards)
+    assert scans.shards == ["train-000.tar", "train-001.tar"]
+    assert [part.labels for part in first] == [[0, 1, 2], [3, 4]]
+    assert [type(part) for part in read_index(shards)] == [Contents, Contents]
+    assert read_index(shards) == first and len(scans.shards) == 2
+    assert len(read_index(shards[:1])) == 1 and len(scans.shards) == 3  # another data set
+
+
+def test_another_shard_in_the_same_place_is_read(tmp_path: Path, scans: Scans) -> None:
+    (shard,) = write_shards(tmp_path / "data", [3])
+    read_index([shard])
+    before = shard.stat()
+    write_tar(shard, [sample(n) for n in (4, 3, 2)])
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert shard.stat().st_size == before.st_size
+    assert read_index([shard])[0].labels == [4, 3, 2] and len(scans.shards) == 2
+    write_tar(shard, [sample(n) for n in range(20)])
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert len(read_index([shard])[0].labels) == 20 and len(scans.shards) == 3
+
+
+@pytest.mark.parametrize("content", ["", "[[1, 2", "[3]", json.dumps({"a": 1})])
+def test_a_broken_cache_is_replaced(tmp_path: Path, scans: Scans, content: str) -> None:
+    shards = write_shards(tmp_path / "data", [3])
+    expected = read_index(shards)
+    (file,) = (tmp_path / "cache" / "shards").glob("*.json")
+    file.write_text(content)
+    assert read_index(shards) == expected == read_index(shards)
+    assert len(scans.shards) == 2
+
+
+def test_a_shard_that_went_away_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.tar cannot be read"):
+        read_index([tmp_path / "gone.tar"])

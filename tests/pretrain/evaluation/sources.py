@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pretrain.data import Batch, ImageSource, StepBatches
-from pretrain.data.source import Transform, Views
+from pretrain.data.images import Batch, ImageSource, Transform, Views
+from pretrain.data.order import StepBatches
 
 
 class TensorSource(ImageSource):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.distributed import World
 from common.errors import UserError
-from pretrain.data import open_images
+from pretrain.data.locate import open_images
 from pretrain.evaluation import knn
 from pretrain.evaluation.features import extract
 from pretrain.evaluation.knn import KnnMonitor, clip, cross_validated, predict
