@@ -12,7 +12,7 @@ from tests.slurm.trial.runs import type_in
 def test_a_run_that_was_preempted_and_lost_a_rank_equals_an_undisturbed_local_one(
     slurm: Sandbox, tmp_path: Path
 ):
-    trial = Pretraining(slurm, tmp_path, epochs=16, epoch_steps=3)
+    trial = Pretraining(slurm, tmp_path, epochs=8, epoch_steps=3)
     trial.undisturbed = trial.run("local", cluster="local")
     type_in(slurm, *trial.undisturbed.words)
 
