@@ -105,12 +105,6 @@ def finish(folder: Path, metrics: dict[str, Any]) -> None:
     write_json(folder / FINAL, metrics)
 
 
-def delete(folder: Path) -> None:
-    """Delete a run folder and all that is in it, if it is there."""
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
 def delete_empty(folder: Path) -> None:
     """Delete ``folder`` and those above it up to ``runs``, as far as they are empty."""
     with suppress(OSError):
@@ -134,7 +128,7 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
         yield
         return
     require_free(folder)
-    delete(aside)
+    shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     try:
         yield
@@ -142,7 +136,7 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
         if not folder.exists():
             aside.rename(folder)
         raise
-    delete(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def hold(folder: Path) -> BaseFileLock | None:

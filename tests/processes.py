@@ -20,7 +20,7 @@ def in_processes(function: Callable[..., None], *arguments: Any, size: int = 2) 
 
 
 def gloos_threads() -> int:
-    """How many threads of this process are gloo's."""
+    """The number of gloo's threads in this process."""
     names = (task.read_text() for task in Path("/proc/self/task").glob("*/comm"))
     return sum("gloo" in name for name in names)
 

@@ -2,11 +2,12 @@
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
 
-from common import attempts, runs
+from common import attempts
 
 
 def test_starts_are_counted_and_an_older_one_sees_the_newer(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_copy_whose_folder_became_another_runs_stops(tmp_path: Path) -> None:
 
 def test_a_run_begun_afresh_is_told_from_an_old_copy_of_the_same_number(tmp_path: Path) -> None:
     old = attempts.begin(tmp_path)
-    runs.delete(tmp_path / "incarnations")
+    shutil.rmtree(tmp_path / "incarnations")
     new = attempts.begin(tmp_path)
     assert (old.number, new.number) == (1, 1)
     assert new.is_newest and not old.is_newest

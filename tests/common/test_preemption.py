@@ -26,7 +26,7 @@ from tests.processes import in_processes
 
 
 class Requeued(BaseException):
-    """What submitit's handler ends the process with."""
+    """The end that submitit's handler brings to the process."""
 
 
 def submitits_handler(signum: int, frame: FrameType | None) -> None:

@@ -1,7 +1,8 @@
-"""Whose folder a job's is: one job at a time, but for the successor of one that lost its node."""
+"""One job at a time in a run folder, but for the successor of one that lost its node."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -94,7 +95,7 @@ def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
 def test_a_copy_of_a_run_that_was_begun_afresh_stops(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with running(folder, {}, "cpu") as old:
-        runs.delete(folder)  # as from another node, to which this one is lost
+        shutil.rmtree(folder)  # as from another node, to which this one is lost
         with running(folder, {}, "cpu") as new:
             assert (old.attempt.number, new.attempt.number) == (1, 1)
             new.finish({"score": 1})

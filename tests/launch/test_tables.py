@@ -1,6 +1,7 @@
 """The results table has one row per finished run, however runs end."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_rebuilding_twice_adds_nothing_and_a_deleted_run_goes(tmp_path: Path) ->
     tables.rebuild(tmp_path)
     assert (tmp_path / "results" / "transfer.csv").read_bytes() == first
     assert list(rows(tmp_path)["run"]) == ["a", "b"]
-    runs.delete(tmp_path / "runs" / "transfer" / "a")
+    shutil.rmtree(tmp_path / "runs" / "transfer" / "a")
     tables.rebuild(tmp_path)
     assert list(rows(tmp_path)["run"]) == ["b"]
 
