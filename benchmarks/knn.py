@@ -52,9 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     from common.distributed import World
     from common.weights import Weights
     from pretrain.data.locate import open_images
+    from pretrain.evaluation.classifier import load_backbone
     from pretrain.evaluation.features import extract
     from pretrain.evaluation.knn import cross_validated
-    from pretrain.evaluation.network import load_backbone
 
     images = open_images(options.data)
     world = World(0, 1, 0, 1, torch.device("cpu"))

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common.errors import command
 from launch import pretrain, results, transfer
 from launch.options import CONFIGS, parse
-from pretrain.checkpoint import FILE
+from pretrain.config import CHECKPOINT
 
 # What starts from LEWEL, and from nothing.
 JOBS = (
@@ -52,7 +52,7 @@ def main() -> None:
     folder = pretrain.run([*PRETRAIN.split(), *common])
     assert folder is not None
     for name, start in JOBS:
-        weights = str(folder / FILE) if start == "lewel" else start
+        weights = str(folder / CHECKPOINT) if start == "lewel" else start
         transfer.run(["--config", str(CONFIGS / f"{name}.yaml"), "--weights", weights, *common])
     results.show(options.output_dir)
 

@@ -158,7 +158,9 @@ def _recipes() -> "Table":
     for method in methods.methods().values():
         for recipe in method.recipes:
             *values, adapted, _ = dataclasses.astuple(recipe)
-            norms = {True: "adapted", False: "excluded", None: ""}[adapted]  # without LARS
+            norms = "adapted" if adapted else "excluded"
+            if "adapt_mlp_norms" not in method.defaults:  # without LARS
+                norms = ""
             table.add_row(method.name, *(f"{v}" for v in values), norms)
     return table
 

@@ -23,7 +23,7 @@ class RandomViews:
     """One tensor for each of some random transforms.
 
     Args:
-        view_transforms: what makes each view.
+        view_transforms: one for each view.
         seed: of the run.
     """
 

@@ -1,7 +1,8 @@
-"""The whole configuration of a pre-training run; the command line is made from it."""
+"""The configuration of a pre-training run, from which its command line is made."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,22 +11,19 @@ from common.resnets import ARCHITECTURES
 from common.runs import UNSAID, check_seed, short_hash
 from pretrain import methods
 from pretrain.data.locate import DEMO, locate
-from pretrain.method import Method
-from pretrain.recipes import Norm
+from pretrain.method import Method, Norm
 
-_COUNTS = (
-    "epochs",
-    "batch_size",
-    "image_size",
-    "proj_dim",
-    "hidden_dim",
-    "neck_layers",
-    "heads",
-    "queue_size",
-    "log_every",
-)
-_HOW = {"identity": False}  # how a run is computed or watched, not which run it is
+CHECKPOINT = "checkpoint.pth.tar"  # a link to the newest one
+
+_HOW = {"identity": False}  # of the computation, not of the run's identity
 _OF_SOME = {"of_some_methods": True}
+_COUNTS = ("epochs", "batch_size", "image_size", "proj_dim", "hidden_dim", "neck_layers", "heads")
+_RANGES: dict[str, tuple[str, ...]] = {
+    "at least 1": (*_COUNTS, "queue_size", "log_every", "knn_images"),
+    "at least 0": ("workers", "warmup_epochs", "weight_decay", "knn_every"),
+    "more than 0": ("lr", "scale", "temperature", "checkpoint_min"),
+    "between 0 and 1": ("base_momentum", "loss_weight"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class PretrainConfig:
         base_momentum: Momentum of the target at the first step; the recipe's if left out.
         warmup_epochs: Epochs of linear warm-up; the recipe's if left out, or a tenth of the
             epochs where that is less and the number of epochs is not a published one.
-        adapt_mlp_norms: LEWEL_B and BYOL: whether LARS adapts the norms' weights in neck and
-            predictors, and they decay; the recipe's if left out.
+        adapt_mlp_norms: LEWEL_B and BYOL: let LARS adapt the norms' weights in neck and
+            predictors, and let them decay; the recipe's if left out.
         backbone: A torchvision ResNet.
         image_size: Side of the views in pixels.
         proj_dim: Dimension of the embeddings; the method's if left out, as all that follow.
@@ -80,7 +78,7 @@ class PretrainConfig:
     weight_decay: float | None = None
     base_momentum: float | None = None
     warmup_epochs: float | None = None
-    adapt_mlp_norms: bool | None = None
+    adapt_mlp_norms: bool | None = field(default=None, metadata=_OF_SOME)
     backbone: str = "resnet50"
     image_size: int = 224
     proj_dim: int | None = field(default=None, metadata=_OF_SOME)
@@ -109,10 +107,10 @@ class PretrainConfig:
         method = methods.find(self.method)
         norm = self.norm or method.recipes[0].norm
         self._check_method(method, norm)
+        check_ranges({name: getattr(self, name) for names in _RANGES.values() for name in names})
+        self._check_rest()
         chosen = dataclasses.replace(self, norm=norm)
-        chosen._check_values()
-        recipe = method.recipe(norm, self.epochs)
-        batch_size = self.batch_size or recipe.batch_size
+        batch_size = self.batch_size or method.recipe(norm, self.epochs).batch_size
         default = {"batch_size": batch_size} | chosen._defaults(batch_size)
         fields = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)}
         fields |= {k: v for k, v in default.items() if fields[k] is None}
@@ -120,11 +118,15 @@ class PretrainConfig:
         if self.val_data not in (None, DEMO):
             fields["val_data"] = str(locate(self.val_data, "val", "--val-data"))
         resolved = ResolvedConfig(**fields)
-        _check_sizes(resolved)
+        heads, dim = resolved.heads, resolved.proj_dim
+        if heads and (dim % heads or 512 % heads):
+            raise UserError(
+                f"--heads {heads} must divide --proj-dim {dim} and the backbone's features."
+            )
         return resolved
 
     def _defaults(self, batch_size: int) -> dict[str, Any]:
-        """What the method and its recipe say of fields that were left out; norm is chosen."""
+        """The values that method and recipe have for fields left out; norm is chosen."""
         method = methods.find(self.method)
         assert self.norm is not None
         recipe = method.recipe(self.norm, self.epochs)
@@ -136,9 +138,9 @@ class PretrainConfig:
             "weight_decay": recipe.weight_decay,
             "base_momentum": recipe.base_momentum,
             "warmup_epochs": warmup,
-            "adapt_mlp_norms": bool(recipe.adapt_mlp_norms),
             **dict.fromkeys(_of_some_methods(), 0),
             **method.defaults,
+            "adapt_mlp_norms": recipe.adapt_mlp_norms,
         }
 
     def _check_method(self, method: Method, norm: str) -> None:
@@ -147,28 +149,11 @@ class PretrainConfig:
                 f"--norm {norm} does not go with --method {method.name}; choose "
                 f"{' or '.join(method.archs)}."
             )
-        adapts = method.recipes[0].adapt_mlp_norms is not None
-        has = {*method.defaults} | ({"adapt_mlp_norms"} if adapts else set())
-        for name in (*_of_some_methods(), "adapt_mlp_norms"):
-            if name not in has and getattr(self, name) is not None:
+        for name in _of_some_methods():
+            if name not in method.defaults and getattr(self, name) is not None:
                 raise UserError(f"--method {method.name} has no {option(name)}; leave it out.")
 
-    def _check_values(self) -> None:
-        at_least: dict[str, float] = dict.fromkeys(_COUNTS, 1)
-        at_least |= dict.fromkeys(("workers", "warmup_epochs", "weight_decay", "knn_every"), 0)
-        at_least["knn_images"] = 1
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise UserError(f"{option(name)} {value}: must be at least {least}.")
-        for name in ("lr", "scale", "temperature", "checkpoint_min"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{option(name)} {value}: must be more than 0.")
-        for name in ("base_momentum", "loss_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{option(name)} {value}: must be between 0 and 1.")
+    def _check_rest(self) -> None:
         check_seed(self.seed)
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise UserError(
@@ -179,6 +164,33 @@ class PretrainConfig:
                 f"--backbone {self.backbone} is not a torchvision ResNet; choose one "
                 f"of {', '.join(ARCHITECTURES)}."
             )
+
+
+def check_ranges(
+    values: Mapping[str, float | None], ranges: Mapping[str, tuple[str, ...]] = _RANGES
+) -> None:
+    """Raise for a value out of its range; None is none.
+
+    Args:
+        values: by the names of their fields.
+        ranges: names of fields by the words for their range.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for words, names in ranges.items():
+        for name in names:
+            value = values[name]
+            if value is None:
+                continue
+            fits = {
+                "at least 1": 1 <= value < math.inf,
+                "at least 0": 0 <= value < math.inf,
+                "more than 0": 0 < value < math.inf,
+                "between 0 and 1": 0 <= value <= 1,
+            }
+            if not fits[words]:
+                raise UserError(f"{option(name)} {value}: must be {words}.")
 
 
 def _of_some_methods() -> list[str]:
@@ -219,7 +231,7 @@ class ResolvedConfig(PretrainConfig):
         }
 
     def unpublished(self) -> str:
-        """What is not as in the run with the published figures of this method; "" if nothing is."""
+        """Differences from the run with the published figures of this method; "" if none."""
         assert self.norm is not None
         recipe = methods.find(self.method).recipe(self.norm, self.epochs)
         theirs = {f.name: f.default for f in dataclasses.fields(PretrainConfig)}
@@ -244,12 +256,4 @@ class ResolvedConfig(PretrainConfig):
         return (
             f"{self.method}-{self.norm}-{self.backbone}-e{self.epochs}-b{self.batch_size}"
             f"-lr{self.lr:g}-s{self.seed}-{short_hash(chosen)}"
-        )
-
-
-def _check_sizes(config: ResolvedConfig) -> None:
-    if config.heads and (config.proj_dim % config.heads or 512 % config.heads):
-        raise UserError(
-            f"--heads {config.heads} must divide --proj-dim {config.proj_dim} and the backbone's "
-            "features."
         )

@@ -1,12 +1,15 @@
-"""LARS, and which parameters it leaves alone."""
+"""LARS and SGD, and the parameters that LARS leaves alone."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.networks import MLP
+
+if TYPE_CHECKING:
+    from pretrain.config import ResolvedConfig
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -94,3 +97,15 @@ class LARS(torch.optim.Optimizer):
         buffer = state["momentum_buffer"]
         buffer.mul_(group["momentum"]).add_(direction, alpha=group["lr"])
         parameter.sub_(buffer)
+
+
+def lars(model: nn.Module, config: "ResolvedConfig") -> LARS:
+    """LARS, which leaves biases and norms alone, or norms but for those of MLPs."""
+    groups = parameter_groups(model, config.weight_decay, config.adapt_mlp_norms)
+    return LARS(groups, lr=config.lr)
+
+
+def sgd(model: nn.Module, config: "ResolvedConfig") -> torch.optim.SGD:
+    """SGD with momentum 0.9 and weight decay on every trained parameter, as MoCo has it."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trained, config.lr, momentum=0.9, weight_decay=config.weight_decay)

@@ -1,11 +1,11 @@
-"""Automatic mixed precision: which type, and when a loss scaler is needed."""
+"""Automatic mixed precision: its type, and the loss scaler."""
 
 import logging
 
 import torch
 
 from common.distributed import World
-from pretrain.progress import of_all_processes
+from pretrain.collectives import of_all_processes
 
 log = logging.getLogger("pretrain")
 
@@ -37,7 +37,7 @@ def make_scaler(dtype: torch.dtype | None) -> torch.amp.GradScaler:
 
 
 def optimizer_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:
-    """Step, and say whether the step was taken: the scaler skips it when gradients overflow."""
+    """Take a step; False if the scaler skipped it because gradients overflowed."""
     before = scaler.get_scale()
     scaler.step(optimizer)
     scaler.update()

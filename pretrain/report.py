@@ -1,4 +1,4 @@
-"""What a pre-training run tells while it runs."""
+"""Reports of a run that trains: metrics.jsonl, TensorBoard, log lines and speed."""
 
 import logging
 import resource
@@ -51,17 +51,20 @@ class Reporter:
             yield batch
 
     def pause(self) -> None:
-        """Forget the time since the last line: what came in between was no training."""
+        """Forget the time since the last line, which was not spent on training."""
         self._last = self._last[0], time.monotonic()
         self._waited = 0.0
 
     def write(self, row: dict[str, Any]) -> None:
-        """A line about a step: ``row``, and how fast the steps since the line before were."""
+        """A line about a step: ``row``, and the speed of the steps since the line before."""
         if self.world.is_main:
             row = row | self._speed(row["step"])
-            self._write(row)
-            words = (f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch"))
-            log.info("epoch %d step %d: %s", row["epoch"], row["step"], "  ".join(words))
+            self._write(f"epoch {row['epoch']} step {row['step']}", row)
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        """A line about an epoch or an evaluation; ``step`` is the last one before it."""
+        if self.world.is_main:
+            self._write(f"after epoch {row['epoch'] + 1}", row)
 
     def _speed(self, step: int) -> dict[str, float]:
         last, then = self._last
@@ -75,18 +78,12 @@ class Reporter:
         self._last, self._waited = (step, time.monotonic()), 0.0
         return speed
 
-    def evaluated(self, row: dict[str, Any]) -> None:
-        """A line about an epoch or an evaluation; ``step`` is the last one before it."""
-        if self.world.is_main:
-            self._write(row)
-            words = (f"{k} {v:.4g}" for k, v in row.items() if k not in ("step", "epoch"))
-            log.info("after epoch %d: %s", row["epoch"] + 1, "  ".join(words))
-
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(self, when: str, row: dict[str, Any]) -> None:
         self.lines.write(row)
-        for name, value in row.items():
-            if name not in ("step", "epoch"):
-                self.board.add_scalar(name, value, max(row["step"], 0))
+        values = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        for name, value in values.items():
+            self.board.add_scalar(name, value, max(row["step"], 0))
+        log.info("%s: %s", when, "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     def close(self) -> None:
         """Close the files."""

@@ -1,4 +1,4 @@
-"""What every pre-training method is to the loop: a loss of two views, and an EMA target."""
+"""The base class of pre-training methods: a loss of two views, and an EMA target."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ class SelfSupervised(nn.Module, ABC):
         """The network that is trained, and the target."""
 
     def backbone(self) -> nn.Module:
-        """What transfers: images (b, 3, h, w) -> the trained backbone's maps (b, c, h', w')."""
+        """The trained backbone, which transfers: images (b, 3, h, w) -> maps (b, c, h', w')."""
         return self.networks()[0].get_submodule("backbone")
 
     def momentum(self, step: int, total_steps: int) -> float:
@@ -73,7 +73,7 @@ class SelfSupervised(nn.Module, ABC):
 
 
 def embedding_std(embedding: Tensor) -> Tensor:
-    """How spread out embeddings (b, dim) are: std of each normalised dimension, averaged.
+    """The spread of embeddings (b, dim): std of each normalised dimension, averaged.
 
     About 1 / sqrt(dim) where they fill the sphere, 0 where all images have the same one
     (SimSiam, arXiv 2011.10566, section 4.1).
@@ -89,7 +89,7 @@ def follow(online: nn.Module, target: nn.Module, momentum: float, buffers: bool)
         online: the network that is trained.
         target: one of the same shape.
         momentum: between 0 and 1.
-        buffers: whether BatchNorm's statistics follow too, as in EMAN (Cai et al., CVPR 2021);
+        buffers: let BatchNorm's statistics follow too, as in EMAN (Cai et al., CVPR 2021);
             their counters are copied.
     """
     pairs: list[Iterable[tuple[Tensor, Tensor]]] = [

@@ -1,1 +1,1 @@
-"""What a ResNet's features know of ImageNet: kNN, linear and semi-supervised evaluation."""
+"""Evaluation of a ResNet's features on ImageNet: kNN, linear and semi-supervised."""

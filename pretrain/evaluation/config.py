@@ -1,26 +1,62 @@
-"""The whole configuration of a linear or semi-supervised evaluation; the options come from it."""
+"""Protocols and configuration of linear and semi-supervised evaluation."""
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from common.errors import UserError, option
+from common.errors import UserError
 from common.files import sha256
 from common.runs import check_seed, short_hash
 from common.weights import Weights
+from pretrain.config import check_ranges
 from pretrain.data.locate import DEMO, locate
-from pretrain.evaluation.protocols import LINEAR, SEMI
 
-_HOW = {"identity": False}  # how a run is computed, not which run it is
+_HOW = {"identity": False}  # of the computation, not of the run's identity
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Hyper-parameters that were published together.
+
+    Attributes:
+        percent: share of the training images.
+        batch_size: images per step over all processes.
+        epochs: epochs of training.
+        backbone_lr: learning rate of the backbone for that batch; 0 where it is frozen.
+        head_lr: learning rate of the classifier for that batch.
+        weight_decay: of every trained parameter.
+        source: where it was published.
+    """
+
+    percent: int
+    batch_size: int
+    epochs: int
+    backbone_lr: float
+    head_lr: float
+    weight_decay: float
+    source: str
+
+
+LINEAR = Protocol(100, 256, 50, 0.0, 0.4, 0.0, "LEWEL (CVPR 2022), linear evaluation")
+SEMI = {
+    1: Protocol(1, 256, 50, 1e-4, 1.0, 1e-4, "LEWEL (CVPR 2022), 1 % of the labels"),
+    10: Protocol(10, 256, 50, 1e-2, 0.1, 1e-4, "LEWEL (CVPR 2022), 10 % of the labels"),
+}
+MOMENTUM = 0.9
+"""Of SGD, in all of them."""
+
+
+def decay(epoch: int, epochs: int) -> float:
+    """The factor of an epoch's learning rate: 0.1 for each milestone passed, 30 and 40 of 50."""
+    return 0.1 ** sum(epoch >= round(part * epochs) for part in (0.6, 0.8))
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What linear and semi-supervised evaluation have in common.
+    """The options of both linear and semi-supervised evaluation.
 
     Attributes:
         data: Folder with train/<class>/<image> and val/<class>/<image> in it, WebDataset shards (a
@@ -133,7 +169,7 @@ class ClassifierConfig(EvaluationConfig):
 
     Attributes:
         kind: ``linear`` (frozen backbone) or ``semi``.
-        weights: what the backbone starts from.
+        weights: of the backbone at the start.
         backbone_lr: learning rate of the backbone; 0 where it is frozen.
         head_lr: learning rate of the classifier.
         weight_decay: of every trained parameter.
@@ -153,7 +189,7 @@ class ClassifierConfig(EvaluationConfig):
 
     @property
     def frozen(self) -> bool:
-        """Whether only the classifier learns."""
+        """True if only the classifier learns."""
         return self.kind == "linear"
 
     @property
@@ -169,18 +205,16 @@ class ClassifierConfig(EvaluationConfig):
         Raises:
             UserError: naming the option.
         """
-        counts = ("image_size", "batch_size", "epochs", "log_every")
         check_seed(self.seed)
-        for name in (*counts, "workers", "weight_decay"):
-            value, least = getattr(self, name), int(name in counts)
-            if not least <= value < math.inf:
-                raise UserError(f"{option(name)} {value}: must be at least {least}.")
-        for name, rate in self.rates.items():
-            if not 0 < rate < math.inf:
-                raise UserError(f"{option(name)} {rate}: must be more than 0.")
+        ranges = {
+            "at least 1": ("image_size", "batch_size", "epochs", "log_every"),
+            "at least 0": ("workers", "weight_decay"),
+            "more than 0": tuple(self.rates),
+        }
+        check_ranges(dataclasses.asdict(self) | self.rates, ranges)
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this run and not another; weights and lists by what is in them."""
+        """The fields that make it this run and not another; lists by their contents."""
         return {
             **self.weights.identity(),
             "architecture": self.weights.architecture,

@@ -1,5 +1,6 @@
-"""Features of images: a frozen network over the processes' shares of a split."""
+"""Features of images by a network over the processes' shares of a split, and accuracies."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,41 +12,32 @@ from common import distributed
 from common.distributed import World
 from pretrain.augment import centre_crop
 from pretrain.data.images import ImageSource, warn_of_skipped
-from pretrain.evaluation.ranks import add_up, gather_rows
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a network makes of images.
+    """The outputs of a network for some images.
 
     Attributes:
         vectors: (n, c), float32, on the process's device; (0, 0) where no image could be read.
         labels: class indices (n,), on the same device.
-        skipped: how many files could not be read.
+        skipped: number of files that could not be read.
     """
 
     vectors: Tensor
     labels: Tensor
     skipped: int
 
-    def gathered(self, world: World) -> "Features":
-        """Those of all processes, in their order."""
-        skipped = add_up(torch.tensor(self.skipped), world)
-        return Features(
-            gather_rows(self.vectors, world), gather_rows(self.labels, world), int(skipped)
-        )
-
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode, and each of its modules back into its own mode afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
+    """Put a network into eval mode, and back into its own mode afterwards."""
+    mode = network.training
     network.eval()
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        network.train(mode)
 
 
 @torch.no_grad()
@@ -92,3 +84,46 @@ def extract(
             labels.append(batch.labels)
     whole = torch.cat(vectors) if vectors else torch.empty(0, 0, device=device)
     return Features(whole, torch.cat(labels).to(device), skipped)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers.
+
+    Attributes:
+        correct: right answers.
+        total: all answers.
+    """
+
+    correct: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """The share in percent; NaN without an answer."""
+        return 100 * self.correct / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % Wilson interval in percent (Wilson 1927, JASA 22:209); all without an answer.
+
+        It tells of the images that happened to be drawn, not of seeds.
+        """
+        if not self.total:
+            return 0.0, 100.0
+        from scipy.stats import binomtest  # takes as long to import as torch
+
+        found = binomtest(self.correct, self.total).proportion_ci(method="wilson")
+        return 100 * float(found.low), 100 * float(found.high)
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Right first guesses, right among the first five, and all answers: int64 (3,).
+
+    Args:
+        logits: (n, classes); with fewer than five classes all of them are guessed.
+        labels: (n,).
+    """
+    guesses = logits.topk(min(5, logits.shape[1]), 1).indices
+    right = guesses == labels[:, None]
+    return torch.stack([right[:, 0].sum(), right.sum(), torch.tensor(len(labels)).to(right.device)])

@@ -5,8 +5,7 @@ section 3.4, in the protocol of DINO (arXiv 2104.14294, section 4.1): the k imag
 split that are nearest by cosine vote for their class with weight exp(cosine / 0.07).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,29 +13,15 @@ from torch import Tensor, nn
 
 from common.distributed import World
 from common.errors import UserError
+from pretrain.collectives import add_up, buffers_of_rank0, gather_rows
 from pretrain.data.images import ImageSource
-from pretrain.evaluation.accuracy import Accuracy
-from pretrain.evaluation.features import Features, extract
-from pretrain.evaluation.ranks import add_up, buffers_of_rank0
-from pretrain.evaluation.splits import check_comparable, warn_of_empty_classes
-from pretrain.evaluation.subsets import balanced
+from pretrain.evaluation.features import Accuracy, extract
+from pretrain.evaluation.splits import balanced, check_comparable, warn_of_empty_classes
 
 NEIGHBOURS = (20, 200)
 TEMPERATURE = 0.07
 SIMILARITIES = 2**26
 """Entries of a similarity matrix that are held at once: 256 MiB."""
-
-
-class KnnResult(NamedTuple):
-    """A kNN accuracy.
-
-    Attributes:
-        k: the neighbours that voted.
-        accuracy: of the queries.
-    """
-
-    k: int
-    accuracy: Accuracy
 
 
 def predict(
@@ -45,9 +30,8 @@ def predict(
     labels: Tensor,
     ks: Sequence[int],
     temperature: float = TEMPERATURE,
-    chunk: int | None = None,
 ) -> Tensor:
-    """The classes that the neighbours vote for, (len(ks), q).
+    """The classes that the neighbours vote for, (len(ks), q), many queries at a time.
 
     Args:
         queries: features (q, c), of any length.
@@ -55,11 +39,10 @@ def predict(
         labels: classes (m,) of the memory.
         ks: numbers of neighbours, each at most m.
         temperature: of the votes' weights.
-        chunk: queries at a time; by default so many that the similarities take 256 MiB.
     """
     memory = F.normalize(memory, dim=1)
     found = torch.empty(len(ks), len(queries), dtype=torch.int64, device=queries.device)
-    chunk = chunk or max(SIMILARITIES // len(memory), 1)
+    chunk = max(SIMILARITIES // len(memory), 1)
     classes = int(labels.max()) + 1
     for first in range(0, len(queries), chunk):
         part = F.normalize(queries[first : first + chunk], dim=1)
@@ -87,7 +70,7 @@ def cross_validated(
     k: int,
     temperature: float = TEMPERATURE,
     seed: int = 0,
-) -> KnnResult:
+) -> tuple[int, Accuracy]:
     """kNN over one set of features: each fold is classified by the others.
 
     The folds have each class in equal shares. They are not independent, so that the interval is
@@ -101,6 +84,9 @@ def cross_validated(
         temperature: of the votes' weights.
         seed: of the assignment to folds.
 
+    Returns:
+        The neighbours that voted, and the accuracy.
+
     Raises:
         ValueError: if a fold would lack a class.
     """
@@ -109,7 +95,8 @@ def cross_validated(
         raise ValueError(f"{folds} folds of classes that have {smallest} images or more")
     fold = torch.empty_like(labels)
     generator = torch.Generator().manual_seed(seed)
-    for of_class in _by_class(labels):
+    for label in labels.unique():
+        of_class = (labels == label).nonzero()[:, 0]
         shuffled = of_class[torch.randperm(len(of_class), generator=generator)]
         fold[shuffled] = torch.arange(len(shuffled), device=labels.device) % folds
     k = min(clip(k, labels[fold != f]) for f in range(folds))
@@ -118,12 +105,7 @@ def cross_validated(
         rest = fold != f
         answers = predict(features[~rest], features[rest], labels[rest], (k,), temperature)
         correct += int((answers[0] == labels[~rest]).sum())
-    return KnnResult(k, Accuracy(correct, len(labels)))
-
-
-def _by_class(labels: Tensor) -> Iterator[Tensor]:
-    for label in labels.unique():
-        yield (labels == label).nonzero()[:, 0]
+    return k, Accuracy(correct, len(labels))
 
 
 class KnnMonitor:
@@ -137,7 +119,6 @@ class KnnMonitor:
         world: this process; all processes call the monitor together.
         images: training images that vote, or all if there are fewer.
         seed: of their choice.
-        batch_size: images at a time in each process.
 
     Raises:
         UserError: if both are the same images, or have other classes.
@@ -152,14 +133,12 @@ class KnnMonitor:
         world: World,
         images: int,
         seed: int,
-        batch_size: int = 256,
     ) -> None:
         check_comparable(memory, queries)
         self.memory = memory.subset(balanced(memory.labels, images, seed))
         self.queries = queries
         warn_of_empty_classes(self.memory, queries)
         self.image_size, self.workers, self.world = image_size, workers, world
-        self.batch_size = batch_size
 
     @torch.no_grad()
     def __call__(self, backbone: nn.Module, dtype: torch.dtype | None) -> dict[str, float]:
@@ -176,18 +155,19 @@ class KnnMonitor:
             than the memory's smallest class has. ``knn_memory`` and ``knn_queries`` count
             images. The same in every process.
         """
-        world = self.world
-        with torch.random.fork_rng(devices=[]), buffers_of_rank0(backbone, world):
-            memory = self._extract(backbone, self.memory, dtype).gathered(world)
-            queries = self._extract(backbone, self.queries, dtype)
-        if not len(memory.labels):
+        how = self.image_size, self.workers, self.world, dtype
+        with torch.random.fork_rng(devices=[]), buffers_of_rank0(backbone):
+            memory = extract(backbone, self.memory, *how)
+            queries = extract(backbone, self.queries, *how)
+        vectors, labels = gather_rows(memory.vectors), gather_rows(memory.labels)
+        if not len(labels):
             raise UserError(f"none of the kNN's images in {self.memory.description} can be read.")
-        ks = [clip(k, memory.labels) for k in NEIGHBOURS]
-        answers = predict(queries.vectors, memory.vectors, memory.labels, ks)
+        ks = [clip(k, labels) for k in NEIGHBOURS]
+        answers = predict(queries.vectors, vectors, labels, ks)
         correct = (answers == queries.labels).sum(1)
         total = torch.tensor([len(queries.labels)], device=correct.device)
-        *right, asked = add_up(torch.cat([correct, total]), world).tolist()
-        found: dict[str, float] = {"knn_memory": len(memory.labels), "knn_queries": asked}
+        *right, asked = add_up(torch.cat([correct, total]), self.world).tolist()
+        found: dict[str, float] = {"knn_memory": len(labels), "knn_queries": asked}
         for name, k, count in zip(NEIGHBOURS, ks, right, strict=True):
             accuracy = Accuracy(count, asked)
             low, high = accuracy.interval
@@ -198,10 +178,3 @@ class KnnMonitor:
                 f"knn_k{name}": k,
             }
         return found
-
-    def _extract(
-        self, backbone: nn.Module, source: ImageSource, dtype: torch.dtype | None
-    ) -> Features:
-        return extract(
-            backbone, source, self.image_size, self.workers, self.world, dtype, self.batch_size
-        )

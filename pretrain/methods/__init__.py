@@ -1,4 +1,4 @@
-"""The pre-training methods: every module of this package has one, its ``METHOD``."""
+"""The pre-training methods: the ``METHOD`` of every module of this package."""
 
 import functools
 import importlib

@@ -1,9 +1,6 @@
 """LEWEL_B, LEWEL on BYOL: Huang et al., CVPR 2022 (arXiv 2203.14898)."""
 
-from pretrain.augment import byol_views
-from pretrain.lewel import LEWEL
-from pretrain.method import Method, lars
-from pretrain.recipes import Recipe
+from pretrain.method import Method, Recipe
 
 METHOD = Method(
     name="lewel_b",
@@ -15,6 +12,7 @@ METHOD = Method(
     ),
     archs={"eman": "LEWELB_EMAN", "syncbn": "LEWELB"},
     defaults={
+        "adapt_mlp_norms": False,
         "proj_dim": 256,
         "hidden_dim": 4096,
         "neck_layers": 2,
@@ -22,7 +20,7 @@ METHOD = Method(
         "scale": 1.0,
         "loss_weight": 0.5,
     },
-    model=LEWEL,
-    views=byol_views,
-    optimizer=lars,
+    model="pretrain.lewel:LEWEL",
+    views="pretrain.augment:byol_views",
+    optimizer="pretrain.optimizer:lars",
 )

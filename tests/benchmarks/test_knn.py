@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import knn
-from pretrain.methods.byol import BYOL
+from pretrain.byol import BYOL
 
 
 def test_a_row_for_each_checkpoint(

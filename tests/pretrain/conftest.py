@@ -1,4 +1,4 @@
-"""Images for pre-trainings of seconds."""
+"""Images for trainings of seconds."""
 
 import shutil
 from pathlib import Path
@@ -8,10 +8,12 @@ import pytest
 
 @pytest.fixture(scope="session")
 def few_images(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    """Three batches of eight images."""
+    """Three batches of eight images of two classes, and a validation split of eight."""
     folder = tmp_path_factory.mktemp("few")
-    for name in ("disc", "star"):
-        shutil.copytree(demo_root / "imagenet" / "train" / name, folder / "train" / name)
-        for path in sorted((folder / "train" / name).iterdir())[12:]:
-            path.unlink()
+    for split, count in (("train", 12), ("val", 4)):
+        for name in ("disc", "star"):
+            target = folder / split / name
+            shutil.copytree(demo_root / "imagenet" / split / name, target)
+            for path in sorted(target.iterdir())[count:]:
+                path.unlink()
     return folder

@@ -1,14 +1,20 @@
-"""Pre-trainings of seconds, and what they leave."""
+"""Trainings of seconds, and what they leave."""
 
 from pathlib import Path
 from typing import Any
 
 from common.metrics import read_lines
+from common.weights import Weights
 from pretrain.config import PretrainConfig, ResolvedConfig
+from pretrain.evaluation.config import ClassifierConfig, LinearConfig, SemiConfig
+
+CLASSIFIER: dict[str, Any] = {
+    "image_size": 32, "epochs": 2, "batch_size": 8, "workers": 0, "device": "cpu", "log_every": 1,
+}  # fmt: skip
 
 
 def small(**changes: Any) -> ResolvedConfig:
-    """A run of seconds on the embedded data."""
+    """A pre-training of seconds on the embedded data."""
     fields = {
         "data": "demo", "backbone": "resnet18", "epochs": 2, "batch_size": 8, "image_size": 32,
         "proj_dim": 16, "hidden_dim": 32, "workers": 1, "log_every": 1, "lr": 0.5, "device": "cpu",
@@ -17,5 +23,19 @@ def small(**changes: Any) -> ResolvedConfig:
     return PretrainConfig(**fields | changes).resolve()  # type: ignore[arg-type]
 
 
+def linear(data: Path | str, **changes: Any) -> ClassifierConfig:
+    """A linear evaluation of a random ResNet-18."""
+    weights = changes.pop("weights", Weights("resnet18"))
+    return LinearConfig(**{"data": str(data), **CLASSIFIER} | changes).resolve(weights)
+
+
+def semi(data: Path | str, **changes: Any) -> ClassifierConfig:
+    """Ten per cent of the labels, at rates that move the backbone."""
+    rates = {"percent": 10, "backbone_lr": 0.05, "head_lr": 0.5}
+    fields = {"data": str(data), **CLASSIFIER} | rates | changes
+    return SemiConfig(**fields).resolve(changes.pop("weights", Weights("resnet18")))
+
+
 def losses(folder: Path) -> list[float]:
+    """The loss of every logged step."""
     return [row["loss"] for row in read_lines(folder / "metrics.jsonl") if "loss" in row]

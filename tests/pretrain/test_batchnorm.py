@@ -52,24 +52,12 @@ def _input_gradient(world: World) -> None:
     torch.testing.assert_close(part.grad, whole.grad.chunk(world.size)[world.rank])
 
 
-def _unequal_shares(world: World) -> None:
-    x = torch.randn(7, 5, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    share = x[:2] if world.rank == 0 else x[2:]
-    out = GlooBatchNorm(5, dtype=torch.float64)(share)
-    expected = nn.BatchNorm1d(5, dtype=torch.float64)(x)
-    torch.testing.assert_close(out, expected[:2] if world.rank == 0 else expected[2:])
-
-
 def test_two_processes_equal_one_with_the_whole_batch() -> None:
     in_processes(_compare)
 
 
 def test_the_inputs_gradient_crosses_processes() -> None:
     in_processes(_input_gradient)
-
-
-def test_shares_may_differ_in_size() -> None:
-    in_processes(_unequal_shares)
 
 
 def test_in_one_process_it_is_torchs_own() -> None:

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from common.distributed import World
-from pretrain.methods.lewel_m import LEWELM
-from pretrain.methods.moco_v2 import MoCo
-from pretrain.moco import encode_shuffled, enqueue, info_nce, new_queue
+from pretrain.lewel_m import LEWELM
+from pretrain.moco import MoCo, encode_shuffled, enqueue, info_nce, new_queue
 from tests.processes import in_processes
 
 

@@ -1,8 +1,7 @@
-"""The pre-training loop: what it leaves, several processes, losses and images that are bad."""
+"""Pre-training: what a run leaves, several processes, unreadable images."""
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import torch
 import torch.distributed as dist
 
 from common.distributed import World
-from common.errors import UserError
 from common.metrics import read_lines
-from pretrain.augment import RandomViews
-from pretrain.checkpoint import FILE
-from pretrain.train import Training, pretrain
+from pretrain.config import CHECKPOINT, ResolvedConfig
+from pretrain.engine import Engine
+from pretrain.train import Pretraining, pretrain
 from tests.alone import ALONE, run_in
 from tests.pretrain.small_runs import losses, small
 from tests.processes import in_processes
@@ -24,7 +22,7 @@ from tests.processes import in_processes
 def test_a_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> None:
     config = small(data=str(few_images))
     metrics = pretrain(config, tmp_path)
-    state = torch.load(tmp_path / FILE, weights_only=True)  # no allow-list: plain values only
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)  # no allow-list: plain values only
     assert (state["epoch"], state["arch"]) == (2, "LEWELB_EMAN")
     assert all(key.startswith("module.") for key in state["state_dict"])
     assert {"best_acc1", "optimizer", "scaler"} <= state.keys()
@@ -37,43 +35,6 @@ def test_a_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> None:
     assert metrics["loss"] == pytest.approx(sum(losses(tmp_path)[3:]) / 3, rel=1e-5)
     assert (tmp_path / "log.txt").read_text().count(": epoch_loss ") == 2
     assert list((tmp_path / "tensorboard").iterdir())
-
-
-def test_weights_that_are_not_finite_are_not_saved(
-    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Training.step
-
-    def overflowing(training: Training, number: int, *views: torch.Tensor) -> Any:
-        loss, row = step(training, number, *views)
-        if number == 5:  # a gradient that is infinite where the loss is not
-            next(training.model.parameters()).data[0] = math.inf
-        return loss, row
-
-    monkeypatch.setattr(Training, "step", overflowing)
-    with pytest.raises(
-        UserError, match=r"the weights were not finite after step 5, lr .*_0001_0+3"
-    ):
-        pretrain(small(data=str(few_images)), tmp_path)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_step(
-    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Training.step
-
-    def poisoned(training: Training, number: int, *views: torch.Tensor) -> Any:
-        loss, row = step(training, number, *views)
-        return (loss * float("nan") if number in (4, 5) else loss), row
-
-    monkeypatch.setattr(Training, "step", poisoned)
-    config = small(data=str(few_images), log_every=3)
-    message = (
-        r"not finite at step 4, lr 0\.\d+; the last good checkpoint is checkpoint_0001_000000003"
-    )
-    with pytest.raises(UserError, match=message):
-        pretrain(config, tmp_path)
-    assert all(math.isfinite(loss) for loss in losses(tmp_path))
 
 
 def test_the_knn_monitor_before_between_and_after(tmp_path: Path, demo_root: Path) -> None:
@@ -96,22 +57,20 @@ def test_unreadable_images_are_counted_and_named(tmp_path: Path, demo_root: Path
     assert str(broken) in (tmp_path / "run" / "log.txt").read_text()
 
 
-def batches(training: Training) -> Any:
-    """The batches of a training's process."""
-    views = RandomViews(training.method.views(32), training.config.seed)
-    return iter(training.source.training_batches(views, training.batches, workers=0))
+def engine(config: ResolvedConfig, folder: Path, world: World) -> tuple[Engine, Any]:
+    """The loop of a pre-training in this process, and its batches."""
+    loop = Engine(Pretraining(config, world), run_in(folder, world))
+    return loop, iter(loop.task.source.training_batches(loop.task.views, loop.batches, workers=0))
 
 
 def _identical_ranks(world: World, norm: str, folder: Path, data: str) -> None:
-    config = small(norm=norm, data=data, epochs=3)
-    training = Training(config, run_in(folder, world))
-    found = batches(training)
+    loop, found = engine(small(norm=norm, data=data, epochs=3), folder, world)
     for step in range(3):
-        loss, _ = training.step(step, *next(found).views)
+        loss, _ = loop.step(step, next(found))
         assert torch.isfinite(loss)
-    model = training.model
+    model: Any = loop.task.model
     _assert_same_everywhere(dict(model.named_parameters()), world)
-    training.learner.forward(*next(found).views)  # DDP sends rank 0's buffers before it
+    loop.task.loss(next(found))  # DDP sends rank 0's buffers before it
     if norm == "syncbn":
         _assert_same_everywhere(dict(model.named_buffers()), world)
     else:  # the forward pass then changes the online network's own; the target's stay
@@ -136,15 +95,15 @@ def _first_step(folder: Path, data: str, world: World) -> dict[str, torch.Tensor
     """Loss and gradients of the first batch in float64, through DDP where there is one."""
     torch.set_default_dtype(torch.float64)
     try:
-        training = Training(small(norm="syncbn", data=data), run_in(folder, world))
+        loop, found = engine(small(norm="syncbn", data=data), folder, world)
     finally:
         torch.set_default_dtype(torch.float32)
-    view1, view2 = next(batches(training)).views  # whose numbers go by the default type
-    loss = training.learner.forward(view1.double(), view2.double())
+    batch = next(found)  # whose numbers go by the default type
+    loss = loop.task.loss(batch._replace(views=tuple(view.double() for view in batch.views)))
     loss.backward()
-    parameters = training.model.named_parameters()
-    found = {name: p.grad for name, p in parameters if p.grad is not None}
-    return found | {"loss": loss.detach()}
+    parameters = loop.task.model.named_parameters()
+    gradients = {name: p.grad for name, p in parameters if p.grad is not None}
+    return gradients | {"loss": loss.detach()}
 
 
 def _compare_halves(world: World, folder: Path, data: str, whole: dict[str, torch.Tensor]) -> None:

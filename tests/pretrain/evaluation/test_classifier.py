@@ -1,15 +1,17 @@
-"""Whole runs: what they leave, resume, several processes, and what a frozen backbone keeps."""
+"""Classifiers: what a run leaves, a frozen backbone, the arithmetic of steps, two processes."""
 
-import dataclasses
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from common import checkpoints
 from common.distributed import World
@@ -17,27 +19,15 @@ from common.errors import UserError
 from common.files import sha256
 from common.metrics import read_lines
 from common.weights import Weights
-from pretrain.evaluation import cache, classifier, validation
-from pretrain.evaluation.classifier import Evaluation, classify
+from pretrain.engine import Engine
+from pretrain.evaluation import classifier
+from pretrain.evaluation.classifier import Classification, classify, load_backbone
 from pretrain.evaluation.config import ClassifierConfig
-from pretrain.evaluation.network import fingerprint, load_backbone
-from tests.alone import ALONE, Ended, run_in, told_after
-from tests.pretrain.evaluation.configs import linear, semi
-from tests.pretrain.evaluation.sources import small_network
+from pretrain.evaluation.splits import Splits
+from tests.alone import ALONE, run_in
+from tests.pretrain.evaluation.sources import TensorSource, small_network
+from tests.pretrain.small_runs import linear, semi
 from tests.processes import in_processes
-
-
-@pytest.fixture(scope="session")
-def few_images(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    """Three batches of eight images of two classes, and a validation split of eight."""
-    folder = tmp_path_factory.mktemp("few")
-    for split, count in (("train", 12), ("val", 4)):
-        for name in ("disc", "star"):
-            target = folder / split / name
-            shutil.copytree(demo_root / "imagenet" / split / name, target)
-            for path in sorted(target.iterdir())[count:]:
-                path.unlink()
-    return folder
 
 
 @pytest.fixture
@@ -49,7 +39,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def semi_of(few_images: Path, **changes: Any) -> ClassifierConfig:
     """Semi-supervised on all of the few images."""
-    return dataclasses.replace(semi(few_images, batch_size=8), percent=100, **changes)
+    return replace(semi(few_images, batch_size=8), percent=100, **changes)
+
+
+def engine(config: ClassifierConfig, folder: Path, world: World = ALONE) -> tuple[Engine, Any]:
+    """The loop of an evaluation in this process, and its task."""
+    task = Classification(config, world)
+    return Engine(task, run_in(folder, world)), task
 
 
 def test_a_linear_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> None:
@@ -74,127 +70,20 @@ def test_a_linear_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> No
     assert len(accuracies) == 2 and accuracies[-1] == metrics["top1"]  # the last, not the best
     state = checkpoints.load(tmp_path / "run" / "checkpoint.pth")
     assert set(state["state_dict"]) == {"weight", "bias"}
-    assert not (tmp_path / "run" / cache.FILE).exists()
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    (tmp_path / "r18.pth").write_bytes(b"another file")
+    with pytest.raises(UserError, match=r"r18\.pth were changed after"):
+        classify(config, tmp_path / "run")
 
 
 def test_a_frozen_backbone_keeps_every_bit(tmp_path: Path, few_images: Path) -> None:
-    run = Evaluation(linear(few_images), run_in(tmp_path))
-    before = fingerprint(run.model.backbone)
-    run.run()
-    assert fingerprint(run.model.backbone) == before
-    assert not any(module.training for module in run.model.backbone.modules())
-    assert all(parameter.grad is None for parameter in run.model.backbone.parameters())
-    run.model.backbone.state_dict()["bn1.running_mean"][0] += 1e-3
-    assert fingerprint(run.model.backbone) != before
-
-
-def test_a_backbone_that_changes_is_noticed(tmp_path: Path, few_images: Path) -> None:
-    run = Evaluation(linear(few_images, epochs=1), run_in(tmp_path))
-    run.model.backbone.get_submodule("bn1").train()  # its averages will follow the images
-    with pytest.raises(RuntimeError, match="frozen backbone changed"):
-        run.run()
-    assert not (tmp_path / "metrics.json").exists()
-
-
-class Killed(Exception):
-    """Stands for a kill right after a checkpoint."""
-
-
-@pytest.mark.parametrize("kind", ["linear", "semi"])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, few_images: Path, small: None, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = linear(few_images) if kind == "linear" else semi_of(few_images)
-    whole = classify(config, tmp_path / "whole")
-    save = Evaluation._save
-
-    def save_and_die(run: Evaluation, *words: Any) -> None:
-        save(run, *words)
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Evaluation, "_save", save_and_die)
-        classify(config, tmp_path / "cut")
-    if kind == "linear":  # the validation features are there: nothing computes them again
-        assert (tmp_path / "cut" / cache.FILE).exists()
-        monkeypatch.setattr(validation, "extract", None)
-    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "loss": 99}\n{"step": 4, "lo')  # what a kill leaves behind
-    cut = classify(config, tmp_path / "cut")
-    states = [checkpoints.load(tmp_path / name / "checkpoint.pth") for name in ("cut", "whole")]
-    assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
-    for name, tensor in states[0]["state_dict"].items():
-        assert torch.equal(tensor, states[1]["state_dict"][name]), name
-    timed = {"wall_time_s", "restarts"}
-    assert (whole["restarts"], cut["restarts"]) == (0, 1)
-    assert {k: v for k, v in cut.items() if k not in timed} == {
-        k: v for k, v in whole.items() if k not in timed
-    }
-    losses = [
-        [row["loss"] for row in read_lines(tmp_path / name / "metrics.jsonl") if "loss" in row]
-        for name in ("cut", "whole")
-    ]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
-
-
-@pytest.mark.parametrize("kind", ["linear", "semi"])
-@pytest.mark.parametrize("step", [0, 2, 4])  # within an epoch, at the end of one, in the last
-def test_a_run_that_slurm_ends_goes_on_from_that_step(
-    tmp_path: Path, few_images: Path, small: None, kind: str, step: int
-) -> None:
-    config = linear(few_images) if kind == "linear" else semi_of(few_images)
-    whole = classify(config, tmp_path / "whole")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Ended):
-        told_after(step, patch)
-        classify(config, tmp_path / "cut")
-    cut = classify(config, tmp_path / "cut")
-    assert f"resumed after step {step}" in (tmp_path / "cut" / "log.txt").read_text()
-    states = [checkpoints.load(tmp_path / name / "checkpoint.pth") for name in ("cut", "whole")]
-    for name, tensor in states[0]["state_dict"].items():
-        assert torch.equal(tensor, states[1]["state_dict"][name]), name
-    same = ("loss", "top1", "top5", "unreadable_images")
-    assert {k: cut[k] for k in same} == {k: whole[k] for k in same}
-    rows = [
-        [row for row in read_lines(tmp_path / name / "metrics.jsonl") if "top1" in row]
-        for name in ("cut", "whole")
-    ]
-    assert rows[0] == rows[1]
-
-
-def test_a_run_cut_after_its_last_epoch_only_has_to_say_so(
-    tmp_path: Path, few_images: Path, small: None
-) -> None:
-    config = semi_of(few_images, epochs=1)
-    metrics = classify(config, tmp_path)
-    (tmp_path / "metrics.json").unlink()
-    assert classify(config, tmp_path)["top1"] == metrics["top1"]
-    assert (tmp_path / "metrics.json").exists()
-
-
-def test_features_of_other_weights_are_not_used(tmp_path: Path) -> None:
-    first = validation.Features(torch.zeros(2, 3), torch.zeros(2).long(), 1)
-    second = validation.Features(torch.ones(2, 3), torch.zeros(2).long(), 0)
-    kept = cache.cached(tmp_path, {"dtype": "a"}, ALONE, lambda: first)
-    assert cache.cached(tmp_path, {"dtype": "a"}, ALONE, lambda: second).skipped == 1
-    assert torch.equal(kept.vectors, first.vectors)
-    assert cache.cached(tmp_path, {"dtype": "b"}, ALONE, lambda: second).vectors.all()
-
-
-def test_weights_that_changed_since_are_refused(tmp_path: Path, few_images: Path) -> None:
-    path = tmp_path / "r18.pth"
-    torch.save(load_backbone(Weights("resnet18")).state_dict(), path)
-    with pytest.raises(UserError, match=r"r18\.pth is no longer the file of sha256 00000000"):
-        load_backbone(Weights("resnet18", str(path), "0" * 64))
-
-
-def test_a_loss_that_is_not_finite_is_named(tmp_path: Path, few_images: Path, small: None) -> None:
-    config = linear(few_images, lr=1e38, log_every=10)
-    with pytest.raises(
-        UserError, match=r"the loss is (nan|inf) at step [12] with lr 1e\+38; .*--lr"
-    ):
-        classify(config, tmp_path)
-    assert not (tmp_path / "checkpoint.pth").exists()
+    loop, task = engine(linear(few_images), tmp_path)
+    backbone = task.network.backbone
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    loop.run()
+    assert all(torch.equal(tensor, before[k]) for k, tensor in backbone.state_dict().items())
+    assert not any(module.training for module in backbone.modules())
+    assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
 def test_unreadable_images_are_counted(tmp_path: Path, few_images: Path, small: None) -> None:
@@ -214,35 +103,133 @@ def test_unreadable_images_are_counted(tmp_path: Path, few_images: Path, small: 
 def _in_a_process(world: World, data: Path, folder: Path, whole: dict[str, Any]) -> None:
     classifier.load_backbone = lambda _: small_network()  # type: ignore[assignment]
     classifier.feature_dim = lambda architecture: 8
-    run = Evaluation(linear(data), run_in(folder, world))
+    loop, task = engine(linear(data), folder, world)
     dist.barrier()
-    metrics = run.run()
+    metrics = loop.run()
     same = ("top1", "top5", "images_val", "unreadable_images", "top1_low", "subset")
     assert {k: metrics[k] for k in same} == {k: whole[k] for k in same}
     assert math.isclose(metrics["loss"], whole["loss"], rel_tol=1e-4)
-    torch.testing.assert_close(run.model.head.weight, whole["weight"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(task.network.head.weight, whole["weight"], rtol=1e-3, atol=1e-5)
 
-    run = Evaluation(semi_of(data, epochs=1), run_in(folder / "semi", world))
+    loop, task = engine(semi_of(data, epochs=1), folder / "semi", world)
     dist.barrier()
-    metrics = run.run()
+    metrics = loop.run()
     assert metrics["images_val"] == 8
-    for parameter in run.model.parameters():
+    for parameter in task.network.parameters():
         both = [torch.empty_like(parameter) for _ in range(world.size)]
         dist.all_gather(both, parameter.detach().contiguous())
         assert torch.equal(both[0], both[1])
     # Each has BatchNorm averages of its own; what is measured is the network in the checkpoint.
-    kept = Evaluation(run.config, run_in(folder / "semi"))
-    logits = validation.Validation(
-        kept.model, kept.splits.validation, run.config, folder, ALONE
-    )._logits()
-    mine = run.validation._logits()
-    torch.testing.assert_close(mine.vectors, logits.vectors[world.rank :: world.size])
-    progress = [torch.zeros(2).long() for _ in range(world.size)]
-    dist.all_gather(progress, torch.tensor([run.progress.top1, run.progress.evaluated]))
-    assert torch.equal(progress[0], progress[1])
+    kept = Classification(task.config, ALONE)
+    saved = checkpoints.load(folder / "semi" / "checkpoint.pth")
+    kept.network.load_state_dict(saved["state_dict"])
+    kept.network.eval(), task.network.eval()
+    with torch.no_grad():  # other processes' buffers are none of one alone
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        mine, expected = task.network(images), kept.network(images)
+    if world.is_main:
+        torch.testing.assert_close(mine, expected)
+    assert saved["progress"]["top1"] == task.progress.top1
+    assert saved["progress"]["evaluated"] == task.progress.evaluated == 8
 
 
 def test_two_processes_are_one(tmp_path: Path, few_images: Path, small: None) -> None:
-    run = Evaluation(linear(few_images), run_in(tmp_path / "alone"))
-    whole = run.run() | {"weight": run.model.head.weight.detach()}
+    loop, task = engine(linear(few_images), tmp_path / "alone")
+    whole = loop.run() | {"weight": task.network.head.weight.detach()}
     in_processes(_in_a_process, few_images, tmp_path / "two", whole)
+
+
+class Pixels(nn.Module):
+    """A "backbone" whose features are an image's first pixel: (b, 3, h, w) -> (b, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, 0, 0] * self.scale
+
+
+def on_tensors(
+    monkeypatch: pytest.MonkeyPatch, training: TensorSource, validation: TensorSource
+) -> None:
+    """Make evaluations use :class:`Pixels` and these images."""
+    monkeypatch.setattr(classifier, "open_splits", lambda _: Splits(training, validation, "all"))
+    monkeypatch.setattr(classifier, "load_backbone", lambda _: Pixels())
+    monkeypatch.setattr(classifier, "feature_dim", lambda _: 3)
+
+
+def points(count: int, seed: int, name: str, spread: float) -> TensorSource:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.eye(3)[labels] + spread * torch.randn(count, 3, generator=generator)
+    return TensorSource(images[:, :, None, None], labels.tolist(), name)
+
+
+def numpy_sgd(
+    weight: np.ndarray, batches: list[tuple[np.ndarray, np.ndarray]], rates: list[float], wd: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax regression from a zero bias: SGD with momentum 0.9, written out."""
+    weight, bias = weight.astype(np.float64), np.zeros(len(weight))
+    momentum_w, momentum_b = np.zeros_like(weight), np.zeros_like(bias)
+    for (x, labels), rate in zip(batches, rates, strict=True):
+        logits = x @ weight.T + bias
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        error = (p - np.eye(len(weight))[labels]) / len(x)
+        momentum_w = 0.9 * momentum_w + error.T @ x + wd * weight
+        momentum_b = 0.9 * momentum_b + error.sum(0) + wd * bias
+        weight, bias = weight - rate * momentum_w, bias - rate * momentum_b
+    return weight, bias
+
+
+def test_steps_are_those_of_softmax_regression(
+    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five epochs of two steps: the rate falls at the fourth and at the fifth."""
+    training = points(12, 0, "train", 0.3)
+    on_tensors(monkeypatch, training, points(6, 1, "val", 0.3))
+    config = linear("demo", batch_size=6, epochs=5, lr=0.7, weight_decay=0.01, image_size=1)
+    loop, task = engine(config, tmp_path)
+    head = task.network.head
+    start = head.weight.detach().clone().numpy()
+    assert abs(start).max() < 0.05 and not head.bias.any()  # N(0, 0.01), and 0
+    order = [[index for _, index in keys] for keys in loop.batches]
+    loop.run()
+    batches = [
+        (training.images[i, :, 0, 0].double().numpy(), np.array(training.labels)[i]) for i in order
+    ]
+    rates = [0.7] * 6 + [0.07] * 2 + [0.007] * 2
+    weight, bias = numpy_sgd(start, batches, rates, 0.01)
+    np.testing.assert_allclose(head.weight.detach().numpy(), weight, atol=2e-6)
+    np.testing.assert_allclose(head.bias.detach().numpy(), bias, atol=2e-6)
+    logged = [row["lr"] for row in read_lines(tmp_path / "metrics.jsonl") if "lr" in row]
+    assert logged == pytest.approx(rates)
+
+
+def test_separable_features_are_separated(
+    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_tensors(monkeypatch, points(60, 0, "train", 0.1), points(30, 1, "val", 0.1))
+    config = linear("demo", batch_size=12, epochs=20, lr=2.0, image_size=1)
+    metrics = classify(config, tmp_path)
+    assert metrics["top1"] == metrics["top5"] == 100 and metrics["loss"] < 0.3
+    # Nothing wrong of 30: the lower limit is n / (n + z squared).
+    assert metrics["top1_low"] == pytest.approx(100 * 30 / (30 + 1.96**2), abs=1e-3)
+    assert metrics["top1_high"] == 100
+
+
+def test_only_semi_moves_the_backbone_and_each_part_at_its_rate(
+    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_tensors(monkeypatch, points(12, 0, "train", 0.3), points(6, 1, "val", 0.3))
+    # A rate that moves nothing beside one that does: 1e-12 of float32's ones is lost.
+    for backbone_lr, head_lr in ((1e-12, 0.5), (0.5, 1e-12)):
+        config = semi("demo", batch_size=12, backbone_lr=backbone_lr, head_lr=head_lr, epochs=1)
+        loop, task = engine(config, tmp_path / str(head_lr))
+        before = task.network.head.weight.detach().clone()
+        loop.run()
+        moved = not torch.equal(task.network.backbone.state_dict()["scale"], torch.ones(3))
+        assert moved == (backbone_lr == 0.5)
+        change = (task.network.head.weight.detach() - before).abs().max()
+        assert (change > 1e-3) == (head_lr == 0.5)

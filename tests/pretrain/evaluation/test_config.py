@@ -8,8 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.weights import Weights
-from pretrain.evaluation.config import LinearConfig, SemiConfig
-from pretrain.evaluation.protocols import decay, milestones
+from pretrain.evaluation.config import LinearConfig, SemiConfig, decay
 
 WEIGHTS = Weights("resnet50", "somewhere.pth", "0123456789abcdef", "LEWEL_B", "eman", 200)
 
@@ -33,7 +32,6 @@ def test_rates_follow_the_batch_unless_they_are_given(demo_root: Path) -> None:
 
 
 def test_the_rate_falls_at_30_and_40_of_50_epochs() -> None:
-    assert milestones(50) == (30, 40) and milestones(100) == (60, 80)
     factors = [decay(epoch, 50) for epoch in range(50)]
     assert factors == pytest.approx([1.0] * 30 + [0.1] * 10 + [0.01] * 10)
 

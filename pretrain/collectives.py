@@ -1,0 +1,72 @@
+"""Collectives of pre-training and evaluation; in one process each is its own argument."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from common.distributed import World
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """A value of every process, in their order."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def add_up(values: Tensor, world: World) -> Tensor:
+    """The sum of each process's tensor, on the process's device."""
+    total = values.to(world.device, copy=True)
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return total
+
+
+def gather(share: Tensor) -> Tensor:
+    """The tensors (b, ...) of all processes, in their order: (b * processes, ...)."""
+    if not dist.is_initialized():
+        return share
+    shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
+    dist.all_gather(shares, share.contiguous())
+    return torch.cat(shares)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, in their order, where each may have another number of them.
+
+    Args:
+        rows: (n, ...). A process without a row need not know the width: its tensor may have any
+            trailing shape.
+    """
+    counts, widths = zip(*of_all_processes((len(rows), rows.shape[1:])), strict=True)
+    width = next((width for n, width in zip(counts, widths, strict=True) if n), rows.shape[1:])
+    padded = rows.new_zeros(max(counts), *width)  # collectives want equal shapes
+    padded[: len(rows)] = rows.reshape(len(rows), *width)
+    parts = gather(padded).split(max(counts)) if max(counts) else [padded]
+    return torch.cat([part[:n] for part, n in zip(parts, counts, strict=False)])
+
+
+@contextmanager
+def buffers_of_rank0(network: nn.Module) -> Iterator[None]:
+    """Give every process the first one's buffers, and each its own back afterwards.
+
+    BatchNorm that is not synchronised averages other images in each process; only rank 0's
+    averages are in a checkpoint, so an evaluation is of those.
+    """
+    if not dist.is_initialized():
+        yield
+        return
+    own = [buffer.clone() for buffer in network.buffers()]
+    for buffer in network.buffers():
+        dist.broadcast(buffer, 0)
+    try:
+        yield
+    finally:
+        for buffer, before in zip(network.buffers(), own, strict=True):
+            buffer.copy_(before)
