@@ -23,7 +23,10 @@ REAL_DATA = "LEWEL_TEST_DATA"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say where the data are before ``detection`` is imported, which registers them."""
+    """Say where the data are before ``detection`` is imported, which registers them; and use one
+    thread, here and in what tests start: small networks take ten times longer on two of a busy
+    machine's."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell ignores Ctrl-C for what it starts in the background, and tests of it would wait.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert config.cache is not None

@@ -2,7 +2,6 @@
 
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,6 @@ from tests.common.writers import State, at, numbered, sequential
 ONLINE, TARGET = numbered("resnet50"), numbered("resnet50", -1)
 SMALL, SMALL_TARGET = numbered("resnet18"), numbered("resnet18", -1)
 WEIGHTS = sorted(name for name in SMALL if not name.endswith("num_batches_tracked"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Comparing tensors takes many times longer on two threads of a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def save(path: Path, sample: Sample, online: State, target: State) -> Path:

@@ -1,11 +1,10 @@
-"""Rows of one's own data, in COCO's format, and what ``--dataset`` refuses before a job."""
+"""Data in COCO's format: rows of one's own, and what is said of a ground truth before a job."""
 
 import contextlib
 import io
 import json
-import os
+import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,9 +13,14 @@ from pycocotools.cocoeval import COCOeval
 
 import launch.transfer
 from common.errors import UserError
-from detection.own_data import VARIABLE
-from tests.launch.test_bad_input import complete, files
+from launch.options import parse
+from tests.detection.conftest import registered
+from tests.detection.test_annotations import Change, every
+from tests.detection.test_coco import REFUSED, small
+from tests.launch.test_bad_input import files
 from tests.launch.test_end_to_end import run
+
+__all__ = ["registered"]
 
 CLASSES = ("chair", "person", "car")  # in no order of COCO's
 SMALL = (
@@ -66,7 +70,7 @@ def test_three_classes_of_ones_own(tmp_path: Path, real_data: Path) -> None:
     """Trained, scored as pycocotools scores what was written, evaluated again; and resumed."""
     train = three_classes(real_data, "train2017", tmp_path / "street_train.json")
     test = three_classes(real_data, "val2017", tmp_path / "street_val.json")
-    where = "--config demo_R_18_FPN --cluster local --gpus-per-node 0"
+    where = "--config demo_R_18_FPN --cluster debug --gpus-per-node 0"
     command = f"{where} --weights none --dataset {train} {test} {SMALL}"
     assert "3 classes" in run(tmp_path, "transfer.py", command)
     (folder,) = (tmp_path / "runs" / "transfer").iterdir()
@@ -99,97 +103,37 @@ def test_three_classes_of_ones_own(tmp_path: Path, real_data: Path) -> None:
             assert list(row) == wanted
 
 
-GOOD = {
-    "images": [{"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}],
-    "annotations": [],
-    "categories": [{"id": 0, "name": "cell"}, {"id": 2, "name": "rod"}],
-}
-DEMO = "--config demo_R_18_FPN --weights none --dataset"
-TWO = "a=good.json:images b=good.json:images"
-REFUSED: list[tuple[str, str]] = [
-    (f"{DEMO} a=good.json:images", r"--dataset names 1 data sets; give two, one to train on and"),
-    (f"{DEMO} {TWO} c=good.json:images", r"--dataset names 3 data sets; give two"),
-    (f"{DEMO} {TWO} --eval-only", r"--dataset names 2 data sets; give one, to test on"),
-    (f"{DEMO}", r"--dataset has no value"),
-    (f"{DEMO} a=good.json b=good.json", r"--dataset a=good\.json: is not NAME=ANNOTATIONS\.json:"),
-    (f"{DEMO} =good.json:images b=x", r"'' cannot be a data set's name"),
-    (f"{DEMO} a/b=good.json:images b=x", r"'a/b' cannot be a data set's name; it has letters"),
-    (f"{DEMO} demo_a=good.json:images b=x", r"'demo_a' cannot be .*does not begin with demo_"),
-    (f"{DEMO} a=gone.json:images b=x", r"a: \S*/gone\.json cannot be read: No such file"),
-    (f"{DEMO} a=images:images b=x", r"a: \S*/images cannot be read: Is a directory"),
-    (f"{DEMO} a=good.json:gone b=x", r"a: \S*/gone is no folder; give that of its images"),
-    (
-        f"{DEMO} a=cut.json:images b=x",
-        r"dataset a cannot be read: \S*/cut\.json: Expecting .*; mend \S*/cut\.json\.$",
-    ),
-    (
-        f"{DEMO} a=list.json:images b=x",
-        r"list\.json is no ground truth in COCO's format: it is no JSON object; mend it",
-    ),
-    (
-        f"{DEMO} a=twice.json:images b=x",
-        r"twice\.json is no ground truth in COCO's format: .* an id of its own",
-    ),
-    (f"{DEMO} a=good.json:images a=same.json:images", r"gives two data sets the name a; give one"),
-    (
-        f"{DEMO} a=good.json:images b=other.json:images",
-        r"a and b differ in their categories, such as 0 'Cell', which only b has; give both",
-    ),
-    (
-        f"{DEMO} coco_2017_val=good.json:images b=good.json:images",
-        r"--dataset coco_2017_val: another data set has this name; choose another",
-    ),
-    (
-        f"{DEMO} coco_2017_train coco_2017_val",
-        r"coco_2017_train: is neither NAME=\S* nor defined in \S*/sets\.toml, which knows x, y, z; "
-        r"Detectron2's own go into DATASETS\.TRAIN and TEST",
-    ),
-    (f"{DEMO} x x", r"sets\.toml: x: must be a table of annotations and images, both text"),
-    (f"{DEMO} y y", r"sets\.toml: y: must be a table"),
-    (f"{DEMO} z z", r"sets\.toml: z: must be a table"),
-    (f"{DEMO} {TWO} DATASETS.TEST ('x',)", r"DATASETS\.TEST and --dataset are the same; give one"),
-    (f"{DEMO} {TWO} DATASETS.TRAIN ('x',)", r"DATASETS\.TRAIN and --dataset are the same"),
-    (
-        f"{DEMO} {TWO} MODEL.ROI_HEADS.NUM_CLASSES 3",
-        r"MODEL\.ROI_HEADS\.NUM_CLASSES and --dataset are the same",
-    ),
-    (
-        f"{DEMO.replace('R_18_FPN', 'voc_R_18_FCN')} {TWO}",
-        r"--dataset is of objects, and demo_voc_R_18_FCN labels pixels \(demo_voc_2012_val_sem_seg",
-    ),
-]
+def words(demo_root: Path, folder: Path, registered: list[str], change: Change) -> list[str]:
+    """A command on the embedded data, whose test set is changed."""
+    content = json.loads((demo_root / "coco/annotations/instances_val2017.json").read_text())
+    name, _ = small((demo_root, content, "demo_R_18_FPN"), folder, registered, change)
+    start = "--config demo_R_18_FPN --weights none --cluster debug"
+    return [*start.split(), "DATASETS.TEST", f"('{name}',)"]
 
 
-@pytest.mark.parametrize(("words", "message"), REFUSED)
-def test_what_is_no_data_set_is_a_sentence(
-    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_test_set_that_cannot_be_scored_is_refused(
+    demo_root: Path, tmp_path: Path, registered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "images").mkdir()
-    cell, rod = GOOD["categories"]
-    contents: dict[str, Any] = {
-        "good": GOOD,
-        "same": GOOD,
-        "other": GOOD | {"categories": [rod, {"id": 0, "name": "Cell"}]},
-        "list": [GOOD],
-        "twice": GOOD | {"categories": [cell, {"id": 0, "name": "rod"}]},
-    }
-    for name, content in contents.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    (tmp_path / "cut.json").write_text(json.dumps(GOOD)[:20])
-    (tmp_path / "sets.toml").write_text('x = "good.json"\n[y]\nannotations = "good.json"\n'
-                                        '[z]\nannotations = "good.json"\nimages = 3\n')  # fmt: skip
-    monkeypatch.setenv(VARIABLE, os.path.join(tmp_path, "sets.toml"))
-    before = files(tmp_path)
-    with pytest.raises(UserError, match=message) as error:
-        launch.transfer.run(complete(words))
-    assert "\n" not in str(error.value) and files(tmp_path) == before
+    """tests/detection/test_coco.py knows all there is to refuse."""
+    change, message = REFUSED["negative boxes"]
+    command = words(demo_root, tmp_path / "data", registered, change)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=message):
+        launch.transfer.run(command)
+    assert files(tmp_path / "here") == []
 
 
-def test_a_file_of_data_sets_that_is_none_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_repaired_is_said_once(
+    demo_root: Path, tmp_path: Path, registered: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "sets.toml").write_text("[x\n")
-    monkeypatch.setenv(VARIABLE, os.path.join(tmp_path, "sets.toml"))
-    with pytest.raises(UserError, match=r"sets\.toml is not TOML: "):
-        launch.transfer.run(complete(f"{DEMO} x x"))
+    command = words(demo_root, tmp_path / "data", registered, every("id", lambda n: n))
+    options, overrides = launch.transfer.split_overrides(command)
+    parsed = parse(launch.transfer.Command, "launch/transfer.py", [*options, "--seeds", "2"])
+    assert len(launch.transfer.plan(parsed, overrides)) == 2
+    (warning,) = (w for w in capsys.readouterr().out.splitlines() if w.startswith("warning"))
+    assert re.fullmatch(
+        r"warning: dataset \w+: \S+/truth\.json is repaired for this run: annotations numbered "
+        r"anew: \d+",
+        warning,
+    )

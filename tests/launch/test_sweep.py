@@ -115,20 +115,3 @@ def test_what_the_batch_makes_of_the_config_is_printed(
     out = capsys.readouterr().out
     assert "500 iterations of 2 images" in out
     assert "lr 0.01, steps 400, scaled from the batch of the config" in out
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seeds": 0}, "--seeds 0: must be at least 1"),
-        ({"seed": -1}, "--seed -1: must be at least 0"),
-        ({"weights": ("a.pth", "b.pth"), "label": "BYOL"}, "--label BYOL is one name for 2"),
-        ({"seeds": 3, "run": RunOptions(name="x")}, "--name x is one folder, but these are 3 runs"),
-        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
-    ],
-)
-def test_sweeps_that_cannot_be(
-    tmp_path: Path, demo_root: Path, changes: dict[str, object], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        launch.transfer.plan(command(tmp_path, **changes), ())

@@ -11,7 +11,6 @@ import json
 import math
 import zlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -58,14 +57,6 @@ def model() -> LEWEL:
     return model
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_names_sizes_and_excluded_parameters(model: LEWEL) -> None:
     assert sorted(model.state_dict()) == sorted(REFERENCE["keys"])
     parameters = list(model.parameters())
@@ -85,7 +76,7 @@ def test_shapes_of_the_embeddings(model: LEWEL) -> None:
     assert list(aligned.shape) == REFERENCE["obj_shape"]
 
 
-def test_three_steps(model: LEWEL, one_thread: None) -> None:
+def test_three_steps(model: LEWEL) -> None:
     optimizer = LARS(parameter_groups(model, 1.5e-6), lr=0.4)
     for step, wanted in enumerate(REFERENCE["steps"]):
         exact = SAME_KERNELS or step == 0
