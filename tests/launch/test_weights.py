@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def find_weights(wanted: str | None, config: str, label: str | None, folder: Pat
 def config_of(weights: Weights, *overrides: str) -> Any:
     """The Detectron2 config of the demo's detector from these weights."""
     return resolve(read(DEMO_CONFIG), weights, overrides=overrides).detectron2()
+
+
+@pytest.fixture(scope="module")
+def lewel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in a folder of its own, which no test may change."""
+    return checkpoint(tmp_path_factory.mktemp("lewel") / "c.pth.tar")
 
 
 def stranger(path: Path, author: str, named: Callable[[str], str]) -> Path:
@@ -88,10 +95,9 @@ def test_the_default_is_only_for_the_placeholder(tmp_path: Path) -> None:
         find_weights(None, str(config), None, tmp_path)
 
 
-def test_none_is_a_random_start_and_a_label_is_kept(tmp_path: Path) -> None:
+def test_none_is_a_random_start_and_a_label_is_kept(tmp_path: Path, lewel: Path) -> None:
     assert find_weights("none", DEMO_CONFIG, None, tmp_path).weights.method == "random"
-    path = checkpoint(tmp_path / "c.pth.tar")
-    assert find_weights(str(path), DEMO_CONFIG, "ours", tmp_path).weights.method == "ours"
+    assert find_weights(str(lewel), DEMO_CONFIG, "ours", tmp_path).weights.method == "ours"
 
 
 def test_a_bare_backbone_needs_a_label(tmp_path: Path) -> None:
@@ -103,26 +109,22 @@ def test_a_bare_backbone_needs_a_label(tmp_path: Path) -> None:
     assert source.weights.method == "BYOL"
 
 
-@pytest.mark.parametrize(
-    ("overrides", "key"),
-    [
-        (("INPUT.FORMAT", "BGR"), "INPUT.FORMAT"),
-        (("MODEL.RESNETS.DEPTH", "50"), "MODEL.RESNETS.DEPTH"),
-        (("MODEL.RESNETS.WIDTH_PER_GROUP", "128"), "MODEL.RESNETS.WIDTH_PER_GROUP"),
-        (("MODEL.RESNETS.STRIDE_IN_1X1", "True"), "STRIDE_IN_1X1"),
-        (("MODEL.PIXEL_MEAN", "[103.53,116.28,123.675]"), "MODEL.PIXEL_MEAN"),
-        (("MODEL.PIXEL_STD", "[1.0,1.0,1.0]"), "MODEL.PIXEL_STD"),
-        (("MODEL.RESNETS.NORM", "GN"), "MODEL.RESNETS.NORM is 'GN'"),
-    ],
-)
-def test_a_config_that_treats_the_weights_otherwise_is_refused(
-    tmp_path: Path, overrides: tuple[str, ...], key: str
-) -> None:
-    source = find_weights(str(checkpoint(tmp_path / "c.pth.tar")), DEMO_CONFIG, None, tmp_path)
+# Of a config for the weights of Detectron2's own supervised ResNets.
+MSRA = {
+    "INPUT.FORMAT": "BGR",
+    "MODEL.PIXEL_MEAN": "[103.53,116.28,123.675]",
+    "MODEL.PIXEL_STD": "[1.0,1.0,1.0]",
+    "MODEL.RESNETS.STRIDE_IN_1X1": "True",
+}
+SHAPE = {"MODEL.RESNETS.DEPTH": "50", "MODEL.RESNETS.WIDTH_PER_GROUP": "128"}
+
+
+def test_a_config_that_treats_the_weights_otherwise_is_refused(tmp_path: Path, lewel: Path) -> None:
+    source = find_weights(str(lewel), DEMO_CONFIG, None, tmp_path)
     source.check_fits(config_of(source.weights))
-    wrong = config_of(source.weights, *overrides)
-    with pytest.raises(UserError, match=key):
-        source.check_fits(wrong)
+    for key, value in {**MSRA, **SHAPE, "MODEL.RESNETS.NORM": "GN"}.items():
+        with pytest.raises(UserError, match=f"^{re.escape(key)} is "):
+            source.check_fits(config_of(source.weights, key, value))
 
 
 @pytest.mark.parametrize("author", ["torchvision", "Caffe2"])
@@ -133,35 +135,34 @@ def test_the_weights_of_others_are_compared_with_the_config_too(
     theirs = str(stranger(tmp_path / "theirs.pkl", author, named))
     source = find_weights(theirs, DEMO_CONFIG, "mine", tmp_path)
     assert source.weights.architecture == "resnet18" and "warning" not in source.line
-    msra = tuple(
-        "INPUT.FORMAT BGR MODEL.PIXEL_MEAN [103.53,116.28,123.675] MODEL.PIXEL_STD [1.0,1.0,1.0] "
-        "MODEL.RESNETS.STRIDE_IN_1X1 True".split()
-    )
-    right, wrong = (msra, ()) if author == "Caffe2" else ((), msra)
-    source.check_fits(config_of(source.weights, *right))
-    with pytest.raises(UserError, match=r"INPUT\.FORMAT is .* these weights \(resnet18\) need"):
-        source.check_fits(config_of(source.weights, *wrong))
-    for place, key in enumerate(msra):
-        if place % 2:
-            continue
-        others, this = msra[:place] + msra[place + 2 :], msra[place : place + 2]
-        one = others if author == "Caffe2" else this  # wrong in this key alone
-        cfg = config_of(source.weights, *one)
-        with pytest.raises(UserError, match=key):
-            source.check_fits(cfg)
-    deeper = config_of(source.weights, *right, "MODEL.RESNETS.DEPTH", "50")
-    with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
-        source.check_fits(deeper)
+    right = MSRA if author == "Caffe2" else {}
+    source.check_fits(config_of(source.weights, *chain(*right.items())))
+    for key in MSRA:  # wrong in this key alone
+        wrong = {k: v for k, v in MSRA.items() if (k == key) != bool(right)}
+        with pytest.raises(UserError, match=rf"^{key} is .* these weights \(resnet18\) need"):
+            source.check_fits(config_of(source.weights, *chain(*wrong.items())))
+    for key, value in SHAPE.items():
+        with pytest.raises(UserError, match=f"^{key} is "):
+            source.check_fits(config_of(source.weights, *chain(*right.items()), key, value))
 
 
-def test_a_missing_author_is_named_and_nobodys_method_is_supervised(tmp_path: Path) -> None:
-    model = pickle.loads(stranger(tmp_path / "theirs.pkl", "", torchvision_name).read_bytes())
-    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps(model["model"]))
-    theirs = str(tmp_path / "theirs.pkl")
+@pytest.mark.parametrize(
+    ("author", "named"), [("MOCO", "author 'MOCO'"), (None, "which names no __author__")]
+)
+def test_weights_of_an_unknown_author_are_checked_for_depth_and_warned_of(
+    tmp_path: Path, author: str | None, named: str
+) -> None:
+    path = stranger(tmp_path / "theirs.pkl", author or "", torchvision_name)
+    if author is None:
+        path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes())["model"]))
     with pytest.raises(UserError, match=r"does not tell which method trained it; add --label"):
-        find_weights(theirs, DEMO_CONFIG, None, tmp_path)
-    source = find_weights(theirs, DEMO_CONFIG, "MoCo v2", tmp_path)
-    assert re.search(r"\nwarning: .*\(which names no __author__\) does", source.line)
+        find_weights(str(path), DEMO_CONFIG, None, tmp_path)
+    source = find_weights(str(path), DEMO_CONFIG, "MoCo v2", tmp_path)
+    (warning,) = source.line.splitlines()[1:]
+    assert re.search(rf"^warning: .*\({named}\) does .*INPUT\.FORMAT.* not be", warning)
+    source.check_fits(config_of(source.weights, "INPUT.FORMAT", "BGR"))
+    with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
+        source.check_fits(config_of(source.weights, "MODEL.RESNETS.DEPTH", "50"))
 
 
 def test_a_fork_needs_a_label_and_says_why(tmp_path: Path) -> None:
@@ -176,22 +177,10 @@ def test_a_fork_needs_a_label_and_says_why(tmp_path: Path) -> None:
     assert (source.weights.method, source.weights.epochs) == ("LEWEL_B", None)  # not compared
 
 
-def test_weights_of_an_unknown_author_are_checked_for_depth_and_warned_of(tmp_path: Path) -> None:
-    theirs = str(stranger(tmp_path / "theirs.pkl", "MOCO", torchvision_name))
-    source = find_weights(theirs, DEMO_CONFIG, "MoCo v2", tmp_path)
-    assert re.search(r"\nwarning: .*author 'MOCO'.*INPUT\.FORMAT.* not be", source.line)
-    assert source.line.count("\n") == 1
-    source.check_fits(config_of(source.weights, "INPUT.FORMAT", "BGR"))
-    deeper = config_of(source.weights, "MODEL.RESNETS.DEPTH", "50")
-    with pytest.raises(UserError, match=r"MODEL\.RESNETS\.DEPTH"):
-        source.check_fits(deeper)
-
-
-def test_converted_weights_tell_their_origin(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "c.pth.tar")
+def test_converted_weights_tell_their_origin(tmp_path: Path, lewel: Path) -> None:
     methods: dict[Which, str] = {"online": "LEWEL_B", "target": "LEWEL_B (target network)"}
     for which, method in methods.items():
-        convert.convert(path, tmp_path / "out.pkl", which)
+        convert.convert(lewel, tmp_path / "out.pkl", which)
         weights = find_weights(str(tmp_path / "out.pkl"), DEMO_CONFIG, None, tmp_path).weights
         assert (weights.method, weights.norm, weights.epochs) == (method, "eman", 200)
         assert weights.path == str(tmp_path / "out.pkl")
@@ -209,15 +198,19 @@ def test_detectron2_weights_that_do_not_tell_their_method_need_a_label(tmp_path:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_is_in_the_file_decides_not_its_name(tmp_path: Path, zipped: bool) -> None:
-    loaded = torch.load(checkpoint(tmp_path / "c.pth.tar"), weights_only=False)
+def test_what_is_in_the_file_decides_not_its_name(
+    tmp_path: Path, lewel: Path, zipped: bool
+) -> None:
+    loaded = torch.load(lewel, weights_only=False)
     torch.save(loaded, tmp_path / "c.pkl", _use_new_zipfile_serialization=zipped)
     source = find_weights(str(tmp_path / "c.pkl"), DEMO_CONFIG, None, tmp_path)
     assert source.weights.method == "LEWEL_B" and "120 backbone tensors" in source.line
 
 
-def test_detectron2_weights_of_another_name_are_told_what_to_do(tmp_path: Path) -> None:
-    convert.convert(checkpoint(tmp_path / "c.pth.tar"), tmp_path / "out.pth")
+def test_detectron2_weights_of_another_name_are_told_what_to_do(
+    tmp_path: Path, lewel: Path
+) -> None:
+    convert.convert(lewel, tmp_path / "out.pth")
     with pytest.raises(UserError, match=r"out\.pth is a plain pickle, .* ends in \.pkl"):
         find_weights(str(tmp_path / "out.pth"), DEMO_CONFIG, None, tmp_path)
 
@@ -233,10 +226,9 @@ def test_finding_writes_nothing_and_weights_are_converted_once(tmp_path: Path) -
     assert again == one and one.stat().st_mtime_ns == before
 
 
-def test_converted_weights_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "checkpoint.pth.tar")
+def test_converted_weights_that_cannot_be_written_are_a_sentence(lewel: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write the converted weights /proc/x/\S*: No such"):
-        convert.converted(str(path), "01" * 32, Path("/proc/x"))
+        convert.converted(str(lewel), "01" * 32, Path("/proc/x"))
 
 
 def test_weights_in_a_folder_of_somebody_else_are_a_sentence(tmp_path: Path) -> None:
