@@ -1,18 +1,12 @@
 """Images in, CSV row out, by the commands that people type, in two processes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
-
-import launch.pretrain
-import launch.results
-import launch.transfer
-from common.errors import UserError
-from common.files import sha256
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TWO_PROCESSES = "--cluster local --gpus-per-node 0 --tasks-per-node 2"
@@ -34,24 +28,17 @@ def run(folder: Path, script: str, words: str, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stderr
 
 
-def test_the_whole_job(
-    tmp_path: Path,
-    demo_root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
     out = run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
     assert "LEWEL_B syncbn on 2 x cpu" in out and "after epoch 2: epoch_loss" in out
     (folder,) = (tmp_path / "runs" / "pretrain").iterdir()
-    launch.pretrain.run(f"{PRETRAIN} {TWO_PROCESSES}".split())
-    assert "already finished" in capsys.readouterr().out
+    assert "already finished" in run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
 
     weights = folder / "checkpoint.pth.tar"
     transfer = f"--config {ROOT}/det_configs/demo_R_18_FPN.yaml --lr 0.001 {TWO_PROCESSES}"
     # A demo run is never the default: it has to be named.
-    with pytest.raises(UserError, match=r"^no finished ResNet-18 pre-training run"):
-        launch.transfer.run(f"{transfer} {OVERRIDES}".split())
+    error = run(tmp_path, "transfer.py", f"{transfer} {OVERRIDES}", status=2)
+    assert error.startswith("error: no finished ResNet-18 pre-training run")
     command = f"{transfer} --weights {weights} {OVERRIDES}"
     out = run(tmp_path, "transfer.py", command)
     assert "naiveSyncBN stands in for SyncBN" in out and "LEWEL, resnet18, 120 backbone" in out
@@ -61,29 +48,28 @@ def test_the_whole_job(
     assert set(table["method"]) == {"LEWEL_B"} and set(table["norm"]) == {"syncbn"}
     assert set(table["pretrain_epochs"]) == {2} and set(table["device"]) == {"2 x cpu"}
     assert table[["box_AP", "mask_AP", "wall_time_s"]].notna().all(axis=None)
-    assert f"{folder.name}@2" in table["run"][0] and table["iterations"][0] == 4
-    assert table["weights_sha256"][0] == sha256(weights)
-    launch.transfer.run(command.split())
-    assert "already finished" in capsys.readouterr().out
+    assert table["weights_sha256"][0][:8] in table["run"][0] and table["iterations"][0] == 4
+    assert "already finished" in run(tmp_path, "transfer.py", command)
     assert len(pd.read_csv(tmp_path / "results" / "transfer.csv")) == 1
-    launch.results.show(tmp_path)
-    assert "LEWEL_B" in capsys.readouterr().out
+    assert "LEWEL_B" in run(tmp_path, "results.py", "")
 
 
 def test_a_job_that_fails_is_a_message_and_status_2(tmp_path: Path, demo_root: Path) -> None:
     """A loss that is not finite: only the job itself sees it."""
     words = f"{PRETRAIN} --lr 1e30 --log-every 1 --name diverging"
-    error = run(tmp_path, "pretrain.py", f"{words} {TWO_PROCESSES}", status=2)
-    assert error.splitlines()[-1].startswith("error: the loss was not finite at step")
-    with pytest.raises(UserError, match=r"^the loss was not finite at step"):
-        launch.pretrain.run(f"{words} --cluster debug --output-dir {tmp_path}".split())
+    for where in (TWO_PROCESSES, "--cluster debug"):
+        error = run(tmp_path, "pretrain.py", f"{words} {where}", status=2)
+        assert error.splitlines()[-1].startswith("error: the loss was not finite at step")
 
 
-def test_torchrun(tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_torchrun(tmp_path: Path, demo_root: Path) -> None:
+    words = PRETRAIN.replace("--epochs 2", "--epochs 1").split()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(ROOT / "launch" / "pretrain.py"), *PRETRAIN.split(), "--epochs", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command += [str(ROOT / "launch" / "pretrain.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     (metrics,) = (tmp_path / "runs" / "pretrain").glob("*/metrics.json")
     assert json.loads(metrics.read_text())["device"] == "2 x cpu"

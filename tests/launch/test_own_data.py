@@ -70,7 +70,7 @@ def test_three_classes_of_ones_own(tmp_path: Path, real_data: Path) -> None:
     """Trained, scored as pycocotools scores what was written, evaluated again; and resumed."""
     train = three_classes(real_data, "train2017", tmp_path / "street_train.json")
     test = three_classes(real_data, "val2017", tmp_path / "street_val.json")
-    where = "--config demo_R_18_FPN --cluster debug --gpus-per-node 0"
+    where = "--config demo_R_18_FPN --cluster local --gpus-per-node 0"
     command = f"{where} --weights none --dataset {train} {test} {SMALL}"
     assert "3 classes" in run(tmp_path, "transfer.py", command)
     (folder,) = (tmp_path / "runs" / "transfer").iterdir()
