@@ -70,14 +70,11 @@ class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """``{"bbox": {"AP": ..., "AP50": ..., "AP75": ...}}`` in percent; None off rank 0."""
-        names, predictions, counted = self._class_names, self._predictions, self._counted()
-        present = [i for i, name in enumerate(names) if name in counted]
-        self._class_names = [names[i] for i in present]
+        counted, predictions = self._counted(), self._predictions
+        present = [i for i, name in enumerate(self._class_names) if name in counted]
+        self._class_names = [self._class_names[i] for i in present]
         self._predictions = {new: predictions.get(old, []) for new, old in enumerate(present)}
-        try:
-            found: dict[str, dict[str, float]] | None = super().evaluate()
-        finally:
-            self._class_names, self._predictions = names, predictions
+        found: dict[str, dict[str, float]] | None = super().evaluate()
         return found
 
     def _counted(self) -> set[str]:

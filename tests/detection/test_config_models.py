@@ -6,21 +6,12 @@ from typing import Any
 import pytest
 import torch
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.modeling import FPN, ROIHeads, build_model
-from detectron2.modeling.backbone import ResNet
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, StandardROIHeads
+from detectron2.modeling import ROIHeads, build_model
 from torch import nn
 
 import detection  # noqa: F401  registers the heads and datasets that configs name
 from detection.config import fit_to_device
-from detection.roi_heads import Res5ROIHeadsExtraNorm
 from tests.detection.helpers import config
-
-
-def build(name: str) -> Any:
-    """The detector without its numbers."""
-    with torch.device("meta"):
-        return build_model(config(name, "MODEL.DEVICE", "meta"))
 
 
 def norm_layers(model: nn.Module) -> list[nn.Module]:
@@ -28,63 +19,34 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
     return [m for m in found if not isinstance(m, ROIHeads)]
 
 
-@pytest.mark.parametrize(
-    ("name", "norm", "classes", "stride_in_1x1"),
-    [
-        ("coco_R_50_C4_1x", nn.SyncBatchNorm, 80, True),
-        ("coco_R_50_C4_1x_infomin", nn.SyncBatchNorm, 80, False),
-        ("coco_R_50_C4_2x_moco", NaiveSyncBatchNorm, 80, False),
-        ("pascal_voc_R_50_C4_24k", nn.SyncBatchNorm, 20, True),
-        ("pascal_voc_R_50_C4_24k_moco", NaiveSyncBatchNorm, 20, False),
-        ("pascal_voc_R_50_C4_24k_rand", nn.SyncBatchNorm, 20, True),
-    ],
-)
-def test_c4(name: str, norm: type[nn.Module], classes: int, stride_in_1x1: bool) -> None:
-    """ResNet-50's 53 norms and the extra one, all of a kind; masks on COCO, none on VOC."""
-    model = build(name)
-    assert isinstance(model.backbone, ResNet) and type(model.roi_heads) is Res5ROIHeadsExtraNorm
-    assert {type(m) for m in norm_layers(model)} == {norm} and len(norm_layers(model)) == 53 + 1
-    assert type(model.roi_heads.res5.norm) is norm
-    assert all(p.requires_grad for p in model.parameters())
-    predictor = model.roi_heads.box_predictor
-    assert predictor.cls_score.out_features == classes + 1
-    assert predictor.bbox_pred.out_features == classes * 4
-    assert predictor.cls_score.in_features == 2048
-    assert hasattr(model.roi_heads, "mask_head") == (classes == 80)
-    if classes == 80:
-        assert model.roi_heads.mask_head.predictor.out_channels == classes
-    assert_stride(model.backbone, stride_in_1x1)
+SYNC, NAIVE = nn.SyncBatchNorm, NaiveSyncBatchNorm
 
 
 @pytest.mark.parametrize(
-    ("name", "convs", "fcs", "head_norms", "stride_in_1x1"),
+    ("name", "norm", "in_backbone", "in_heads", "stride_in_1x1"),
     [
-        ("coco_R_50_FPN_1x", 4, 1, 4 + 4, True),
-        ("coco_R_50_FPN_1x_rand", 4, 1, 4 + 4, True),
-        ("coco_R_50_FPN_2x_infomin", 4, 1, 4 + 4, False),
-        ("coco_R_50_FPN_1x_moco", 0, 2, 0, False),
-        ("coco_R_50_FPN_2x_moco", 0, 2, 0, False),
+        ("coco_R_50_C4_1x", SYNC, 43, 10 + 1, True),  # res5, and the extra norm, are in the head
+        ("coco_R_50_C4_1x_infomin", SYNC, 43, 10 + 1, False),
+        ("coco_R_50_C4_2x_moco", NAIVE, 43, 10 + 1, False),
+        ("pascal_voc_R_50_C4_24k_moco", NAIVE, 43, 10 + 1, False),
+        ("coco_R_50_FPN_1x", SYNC, 53 + 8, 4 + 4, True),  # 2 for each of FPN's 4 levels
+        ("coco_R_50_FPN_2x_infomin", SYNC, 53 + 8, 4 + 4, False),  # 4 each for boxes and masks
+        ("coco_R_50_FPN_2x_moco", SYNC, 53 + 8, 0, False),
     ],
 )
-def test_fpn(name: str, convs: int, fcs: int, head_norms: int, stride_in_1x1: bool) -> None:
-    """ResNet-50's 53 norms, 2 for each of FPN's 4 levels; InfoMin's heads have theirs too."""
-    model = build(name)
-    heads = model.roi_heads
-    assert isinstance(model.backbone, FPN) and type(heads) is StandardROIHeads
-    assert len(norm_layers(model.backbone)) == 53 + 8 and len(norm_layers(heads)) == head_norms
-    assert {type(m) for m in norm_layers(model)} == {nn.SyncBatchNorm}
+def test_a_config_builds_its_detector(
+    name: str, norm: type[nn.Module], in_backbone: int, in_heads: int, stride_in_1x1: bool
+) -> None:
+    with torch.device("meta"):  # without its numbers
+        model = build_model(config(name, "MODEL.DEVICE", "meta"))
+    heads, voc = model.roi_heads, name.startswith("pascal_voc")
+    assert (len(norm_layers(model.backbone)), len(norm_layers(heads))) == (in_backbone, in_heads)
+    assert {type(m) for m in norm_layers(model)} == {norm}
     assert all(p.requires_grad for p in model.parameters())
-    assert isinstance(heads.box_head, FastRCNNConvFCHead)
-    assert len(heads.box_head.conv_norm_relus) == convs and len(heads.box_head.fcs) == fcs
-    assert len(heads.mask_head.conv_norm_relus) == 4
-    assert heads.box_predictor.cls_score.out_features == 81
-    assert_stride(model.backbone.bottom_up, stride_in_1x1)
-
-
-def assert_stride(resnet: Any, stride_in_1x1: bool) -> None:
-    block = resnet.res3[0]
-    wanted = ((2, 2), (1, 1)) if stride_in_1x1 else ((1, 1), (2, 2))
-    assert (block.conv1.stride, block.conv2.stride) == wanted
+    assert heads.box_predictor.cls_score.out_features == (20 if voc else 80) + 1
+    assert hasattr(heads, "mask_head") != voc
+    block = getattr(model.backbone, "bottom_up", model.backbone).res3[0]
+    assert (block.conv1.stride, block.conv2.stride)[not stride_in_1x1] == (2, 2)
 
 
 NORMS = [f"MODEL.{node}.NORM" for node in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]

@@ -2,14 +2,11 @@
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_pascal_voc
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 from pycocotools.coco import COCO
 
 import demo
@@ -17,7 +14,7 @@ from common.errors import UserError
 from detection import datasets
 from detection.coco import require_usable
 from detection.datasets import uses_demo
-from tests.detection.helpers import CONFIGS, config
+from tests.detection.helpers import config
 
 
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
@@ -27,52 +24,27 @@ def test_an_unknown_dataset_is_named(demo_root: Path, split: str) -> None:
         require_usable(cfg)
 
 
-SCRIPT = """
-import os, sys
-import detectron2.config, detection.coco
-from pathlib import Path
-from common.errors import UserError
-cfg = detectron2.config.get_cfg()
-cfg.DATASETS.TEST = ("coco_2017_val",)
-root = Path(os.environ["DETECTRON2_DATASETS"])
-for train, made in (
-    ("coco_2017_train", "coco/annotations/other.json"),
-    ("coco_2017_train", "coco/annotations/instances_train2017.json"),
-    ("coco_2017_train", "coco/train2017/1.jpg"),
-    ("voc_2007_trainval", "VOC2012/1.jpg"),
-    (None, None),
-):
-    if train is None:
-        del os.environ["DETECTRON2_DATASETS"]
-    else:
-        cfg.DATASETS.TRAIN = (train,)
-        (root / made).parent.mkdir(parents=True, exist_ok=True)
-        (root / made).touch()
-    try:
-        detection.coco.require_usable(cfg)
-    except UserError as error:
-        print(error)
-"""
-
-
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=CONFIGS.parent, capture_output=True, text=True,
-        env=os.environ | {"DETECTRON2_DATASETS": str(tmp_path)}, check=True,
-    )  # fmt: skip
-    unset = "datasets (DETECTRON2_DATASETS is not set)"
-    wanted = (
-        ("coco_2017_train", "coco/annotations/instances_train2017.json", tmp_path),
-        ("coco_2017_train", "coco/train2017", tmp_path),
-        ("coco_2017_val", "coco/annotations/instances_val2017.json", tmp_path),
-        ("voc_2007_trainval", "VOC2007", tmp_path),
-        ("voc_2007_trainval", "VOC2007", unset),
-    )
-    assert run.stdout.splitlines() == [
-        f"dataset {name} is not there: looked for {tmp_path}/{path}, under {root}; "
-        "set DETECTRON2_DATASETS to the folder that holds it."
-        for name, path, root in wanted
-    ]
+def test_missing_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: list[str]
+) -> None:
+    register_coco_instances("coco_of_mine", {}, str(tmp_path / "a.json"), str(tmp_path / "images"))
+    register_pascal_voc("voc_of_mine", str(tmp_path / "VOC"), "test", 2007, demo.VOC_NAMES)
+    registered += ["coco_of_mine", "voc_of_mine"]
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    cfg = config("coco_R_50_C4_1x", "DATASETS.TEST", ())
+    for name, lacking, made in (
+        ("coco_of_mine", "a.json", tmp_path / "other.json"),
+        ("coco_of_mine", "images", tmp_path / "a.json"),
+        ("voc_of_mine", "VOC", tmp_path / "images"),
+    ):
+        made.touch()
+        cfg.DATASETS.TRAIN = (name,)
+        wanted = f"dataset {name} is not there: looked for {tmp_path}/{lacking}, under {tmp_path}; "
+        with pytest.raises(UserError, match=f"^{wanted}set DETECTRON2_DATASETS to the folder that"):
+            require_usable(cfg)
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    with pytest.raises(UserError, match=r"under datasets \(DETECTRON2_DATASETS is not set\); set"):
+        require_usable(cfg)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -131,15 +103,12 @@ def test_another_number_of_classes_is_refused(demo_root: Path, name: str) -> Non
     ],
 )
 def test_a_list_without_its_images_is_refused(
-    tmp_path: Path, listed: str | None, message: str
+    tmp_path: Path, registered: list[str], listed: str | None, message: str
 ) -> None:
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     if listed is not None:
         (tmp_path / "ImageSets" / "Main" / "test.txt").write_text(listed)
     register_pascal_voc("listed", str(tmp_path), "test", 2007, demo.VOC_NAMES)
-    try:
-        with pytest.raises(UserError, match=message):
-            require_usable(config("demo_voc_R_18_FPN", "DATASETS.TRAIN", ("listed",)))
-    finally:
-        DatasetCatalog.remove("listed")
-        MetadataCatalog.remove("listed")
+    registered.append("listed")
+    with pytest.raises(UserError, match=message):
+        require_usable(config("demo_voc_R_18_FPN", "DATASETS.TRAIN", ("listed",)))
