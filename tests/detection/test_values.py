@@ -48,14 +48,6 @@ def test_a_value_that_detectron2_cannot_work_with_is_named(
         read(*overrides)
 
 
-NORMS = ["", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN"]
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_detectron2s_norms_are_known(norm: str) -> None:
-    assert norm == read("MODEL.RESNETS.NORM", f"'{norm}'").MODEL.RESNETS.NORM
-
-
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -64,6 +56,7 @@ def test_detectron2s_norms_are_known(norm: str) -> None:
         ("SOLVER.MAX_ITER", 2),  # before all steps
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", (2, 1)),  # not its
         *(("DATALOADER.SAMPLER_TRAIN", f"{name}TrainingSampler") for name in ("", "RepeatFactor")),
+        *(("MODEL.RESNETS.NORM", norm) for norm in ("''", "BN", "naiveSyncBN_N", "FrozenBN", "GN")),
     ],
 )
 def test_what_detectron2_can_work_with_passes(overrides: tuple[Any, ...]) -> None:

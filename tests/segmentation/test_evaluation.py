@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-import segmentation  # noqa: F401  registers the kind of data set
+import segmentation  # noqa: F401  registers the data sets
 from common.errors import UserError
 from detection.evaluation import evaluate, kind_of
 from segmentation import datasets
