@@ -15,17 +15,14 @@ from detectron2.structures import Boxes, Instances
 from pycocotools import mask as rle
 from torch import nn
 
-from common.distributed import World
 from common.errors import UserError
 from detection import coco as judged
 from detection.coco import require_usable
-from detection.compat import process_groups
 from detection.evaluation import DETECTION, evaluate
 from detection.inspection import usable_datasets
 from tests.detection.helpers import config, warnings
 from tests.detection.small_datasets import instances
 from tests.detection.test_annotations import Change, every, images, twice, without
-from tests.processes import in_processes
 
 SIZES = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 10**10)}  # COCO's, in pixels
 SMALL = (
@@ -301,26 +298,6 @@ def test_a_file_is_read_once(
     assert require_usable(cfg) == [] and len(read) == 3
     monkeypatch.setenv("LEWEL_CACHE", "/dev/null")  # nothing can be kept there
     assert require_usable(cfg) == [] and len(read) == 5
-
-
-def _evaluate_a_share(world: World, demo_root: Path, folder: Path) -> None:
-    name = "judged_by_two"
-    register_coco_instances(
-        name, {}, str(folder / "truth.json"), str(demo_root / "coco" / "val2017")
-    )
-    cfg = config("demo_R_18_FPN", "DATASETS.TEST", (name,), *SMALL)
-    content = instances(demo_root)
-    with process_groups(world), usable_datasets(cfg, folder / "run"):
-        found = evaluate(cfg, DETECTION, Perfect(content), str(folder / "inference"))
-    assert not world.is_main or found["box_AP"] == pytest.approx(100)
-
-
-def test_processes_use_one_repaired_file(tmp_path: Path, demo_root: Path) -> None:
-    content = instances(demo_root)
-    images(lambda i: f"img_{i}")(content)
-    (tmp_path / "truth.json").write_text(json.dumps(content))
-    in_processes(_evaluate_a_share, demo_root, tmp_path)
-    assert [p.name for p in (tmp_path / "run" / "annotations").iterdir()] == ["judged_by_two.json"]
 
 
 def test_a_file_with_a_mark_of_its_encoding_is_read(

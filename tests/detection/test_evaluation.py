@@ -3,9 +3,7 @@
 import contextlib
 import inspect
 import io
-import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import Boxes, Instances
-from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
-from common.distributed import World
 from common.errors import UserError
-from detection.compat import process_groups
 from detection.evaluation import (
     AP_NAMES,
     DETECTION,
@@ -32,7 +26,6 @@ from detection.evaluation import (
     kind_of,
 )
 from tests.detection.helpers import config
-from tests.processes import in_processes
 
 ALL_NAMES = [f"{task}_{ap}" for task in ("box", "mask") for ap in AP_NAMES]
 
@@ -149,87 +142,6 @@ def test_no_detections_score_0(tmp_path: Path, demo_root: Path) -> None:
     assert list(found) == ALL_NAMES
     np.testing.assert_array_equal(list(found.values()), wanted)
     assert found["box_AP"] == 0
-
-
-CATEGORIES = 1203  # LVIS'
-
-
-def write_many_categories(folder: Path) -> Path:
-    """Ground truth with gaps: images of nothing, of crowds alone, and most categories nowhere."""
-    generator = np.random.default_rng(0)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(1, 25):
-        width, height = (int(side) for side in generator.integers(20, 120, 2))
-        name = f"{number}.jpg"
-        Image.new("RGB", (width, height)).save(folder / name)
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for _ in range(0 if number % 4 == 0 else 4):
-            x, y = (int(generator.integers(0, side - 8)) for side in (width, height))
-            w, h = (
-                int(generator.integers(6, side - at + 1)) for side, at in ((width, x), (height, y))
-            )
-            mask = np.zeros((height, width), np.uint8, order="F")
-            mask[y : y + h, x : x + w] = generator.random((h, w)) < 0.9
-            encoded = rle.encode(mask)
-            encoded["counts"] = encoded["counts"].decode()
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "bbox": [x, y, w, h],
-                 "category_id": int(generator.integers(1, 40)) * 30, "segmentation": encoded,
-                 "area": int(mask.sum()), "iscrowd": int(number % 4 == 1)}
-            )  # fmt: skip
-    categories = [{"id": number, "name": f"class {number}"} for number in range(1, CATEGORIES + 1)]
-    path = folder / "annotations.json"
-    path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    return path
-
-
-def many_detections(truth: COCO) -> dict[int, Instances]:
-    """On every image, those without objects too, and none on some."""
-    generator = np.random.default_rng(1)
-    found = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
-    counts = Counter(a["category_id"] for a in truth.anns.values() if not a["iscrowd"])
-    label = counts.most_common(1)[0][0] - 1  # of Detectron2's, from 0
-    for image_id in list(truth.imgs)[3::8]:  # without objects
-        assert not truth.imgToAnns[image_id]
-        height, width = found[image_id].image_size
-        wrong = Instances((height, width))
-        wrong.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 9.0, 12.0]]))
-        wrong.scores, wrong.pred_classes = torch.tensor([0.99]), torch.tensor([label])
-        wrong.pred_masks = torch.ones(1, height, width, dtype=torch.bool)
-        found[image_id] = wrong
-    return found
-
-
-def many_config(name: str) -> Any:
-    classes = ("MODEL.ROI_HEADS.NUM_CLASSES", CATEGORIES)
-    return config("demo_R_18_FPN", "DATASETS.TEST", (name,), *classes, *SMALL)
-
-
-def _evaluate_a_share(world: World, folder: Path, name: str) -> None:
-    register_coco_instances(name, {}, str(folder / "annotations.json"), str(folder))
-    truth = open_truth(name)
-    detections = many_detections(truth)
-    with process_groups(world):
-        found = evaluate(
-            many_config(name), DETECTION, Oracle(detections), str(folder / "inference")
-        )
-    if not world.is_main:
-        assert not found
-        return
-    assert 1 < found["box_AP"] < 99
-    assert {a["iscrowd"] for a in truth.anns.values()} == {0, 1}
-    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
-    np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-9)
-
-
-def test_two_processes_equal_it_with_crowds_and_1203_categories(
-    tmp_path: Path,
-) -> None:
-    write_many_categories(tmp_path)
-    in_processes(_evaluate_a_share, tmp_path, "many_categories_in_two")
 
 
 def test_boxes_alone_are_scored(tmp_path: Path, demo_root: Path) -> None:

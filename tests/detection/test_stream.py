@@ -18,15 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.distributed import World
 from common.errors import UserError
-from detection.compat import process_groups
 from detection.mapper import TrainMapper
 from detection.stream import ORDER, Stream, batches, derived_seed
 from segmentation.mapper import SegmentationMapper
 from tests.detection.helpers import config, warnings
 from tests.detection.small_datasets import replaced
-from tests.processes import in_processes
 
 BROKEN = "demo_with_broken_images"
 
@@ -135,27 +132,6 @@ def test_images_of_unknown_sizes_cannot_be_grouped(demo_root: Path) -> None:
     cfg = config("demo_voc_R_18_FCN", "DATALOADER.ASPECT_RATIO_GROUPING", True)
     with pytest.raises(UserError, match=r"demo_voc_2012_train_aug_sem_seg does not tell the sizes"):
         Stream(cfg, SegmentationMapper(cfg), 0)
-
-
-def _note_batches(world: World, folder: Path) -> None:
-    cfg = small("SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ASPECT_RATIO_GROUPING", False)
-    epoch = len(DatasetCatalog.get("demo_coco_train"))
-    stream = stream_of(cfg, 0)
-    names = [x["file_name"] for x in first(stream, epoch // 4)]
-    stream.unreadable = world.rank + 1
-    with process_groups(world):
-        stream.load_state_dict(stream.state_dict())
-    assert stream.unreadable == (3 if world.is_main else 0)  # and 3 in all, still
-    (folder / str(world.rank)).write_text("\n".join([*names, str(torch.rand(1).item())]))
-
-
-def test_two_processes_share_an_epoch(tmp_path: Path, demo_root: Path) -> None:
-    in_processes(_note_batches, tmp_path)
-    *here, mine = (tmp_path / "0").read_text().splitlines()
-    *there, other = (tmp_path / "1").read_text().splitlines()
-    assert len(here) == len(there) == len(DatasetCatalog.get("demo_coco_train")) / 2
-    assert len(set(here + there)) == len(here + there)
-    assert mine != other  # processes draw numbers of their own
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """VOC's AP: a case computed by hand, perfect answers, classes that are absent, two processes."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,12 +13,9 @@ from PIL import Image
 from torch import nn
 
 import detection  # noqa: F401  registers the embedded data
-from common.distributed import World
 from common.errors import UserError
-from detection.compat import process_groups
 from detection.evaluation import DETECTION, evaluate, kind_of
 from tests.detection.helpers import config
-from tests.processes import in_processes
 
 Found = list[tuple[float, int, tuple[float, ...]]]  # score, class, corners of each object
 
@@ -133,36 +128,3 @@ def test_voc_has_no_masks() -> None:
         UserError, match="but demo_voc_2007_trainval has boxes only; set it to Fals"
     ):
         kind_of(cfg, [DETECTION])
-
-
-def _moved(answers: dict[str, Found]) -> dict[str, Found]:
-    """Some boxes moved, of other scores."""
-    generator = np.random.default_rng(0)
-    return {
-        image: [
-            (
-                float(generator.random()),
-                label,
-                tuple(np.add(box, generator.normal(0, 3, 4)).tolist()),
-            )
-            for _, label, box in objects
-        ]
-        for image, objects in answers.items()
-    }
-
-
-def _evaluate_in_two(world: World, folder: Path) -> None:
-    name = "demo_voc_2007_test"
-    with process_groups(world):
-        found = evaluate(voc_config(name), DETECTION, Oracle(_moved(truth(name))), str(folder))
-    assert bool(found) == world.is_main
-    if world.is_main:
-        (folder / "found.json").write_text(json.dumps(found))
-
-
-def test_two_processes_find_what_one_finds(demo_root: Path, tmp_path: Path) -> None:
-    in_processes(_evaluate_in_two, tmp_path)
-    name = "demo_voc_2007_test"
-    wanted = evaluate(voc_config(name), DETECTION, Oracle(_moved(truth(name))), str(tmp_path))
-    assert json.loads((tmp_path / "found.json").read_text()) == pytest.approx(wanted)
-    assert 0 < wanted["box_AP"] < 100

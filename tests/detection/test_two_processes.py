@@ -1,0 +1,206 @@
+"""Two processes, started once: the images, scores, files and process groups that they share."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from common import distributed
+from common.distributed import World
+from detection.compat import process_groups
+from detection.evaluation import DETECTION, evaluate
+from detection.inspection import usable_datasets
+from detection.mapper import TrainMapper
+from detection.stream import Stream
+from tests.detection import test_voc_evaluation as voc
+from tests.detection.helpers import config
+from tests.detection.small_datasets import instances
+from tests.detection.test_annotations import images
+from tests.detection.test_coco import Perfect
+from tests.detection.test_evaluation import SMALL, Oracle, open_truth, perturbed, reference
+from tests.processes import gloos_threads, in_processes
+
+VOC = "demo_voc_2007_test"
+CATEGORIES = 1203  # LVIS'
+
+
+def write_many_categories(folder: Path) -> Path:
+    """Ground truth with gaps: images of nothing, of crowds alone, and most categories nowhere."""
+    generator = np.random.default_rng(0)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(1, 25):
+        width, height = (int(side) for side in generator.integers(20, 120, 2))
+        name = f"{number}.jpg"
+        Image.new("RGB", (width, height)).save(folder / name)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for _ in range(0 if number % 4 == 0 else 4):
+            x, y = (int(generator.integers(0, side - 8)) for side in (width, height))
+            w, h = (
+                int(generator.integers(6, side - at + 1)) for side, at in ((width, x), (height, y))
+            )
+            mask = np.zeros((height, width), np.uint8, order="F")
+            mask[y : y + h, x : x + w] = generator.random((h, w)) < 0.9
+            encoded = rle.encode(mask)
+            encoded["counts"] = encoded["counts"].decode()
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "bbox": [x, y, w, h],
+                 "category_id": int(generator.integers(1, 40)) * 30, "segmentation": encoded,
+                 "area": int(mask.sum()), "iscrowd": int(number % 4 == 1)}
+            )  # fmt: skip
+    categories = [{"id": number, "name": f"class {number}"} for number in range(1, CATEGORIES + 1)]
+    path = folder / "annotations.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return path
+
+
+def many_detections(truth: COCO) -> dict[int, Instances]:
+    """On every image, those without objects too, and none on some."""
+    generator = np.random.default_rng(1)
+    found = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
+    counts = Counter(a["category_id"] for a in truth.anns.values() if not a["iscrowd"])
+    label = counts.most_common(1)[0][0] - 1  # of Detectron2's, from 0
+    for image_id in list(truth.imgs)[3::8]:  # without objects
+        assert not truth.imgToAnns[image_id]
+        height, width = found[image_id].image_size
+        wrong = Instances((height, width))
+        wrong.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 9.0, 12.0]]))
+        wrong.scores, wrong.pred_classes = torch.tensor([0.99]), torch.tensor([label])
+        wrong.pred_masks = torch.ones(1, height, width, dtype=torch.bool)
+        found[image_id] = wrong
+    return found
+
+
+def many_config(name: str) -> Any:
+    classes = ("MODEL.ROI_HEADS.NUM_CLASSES", CATEGORIES)
+    return config("demo_R_18_FPN", "DATASETS.TEST", (name,), *classes, *SMALL)
+
+
+def moved(answers: dict[str, voc.Found]) -> dict[str, voc.Found]:
+    """Some boxes moved, of other scores."""
+    generator = np.random.default_rng(0)
+    return {
+        image: [
+            (
+                float(generator.random()),
+                label,
+                tuple(np.add(box, generator.normal(0, 3, 4)).tolist()),
+            )
+            for _, label, box in objects
+        ]
+        for image, objects in answers.items()
+    }
+
+
+def _work(world: World, folder: Path) -> None:
+    with process_groups(world):
+        assert comm.get_local_size() == 2 and comm.get_local_rank() == world.rank
+        assert comm.all_gather(world.rank) == [0, 1] and gloos_threads() > 0
+        found = {
+            "epoch": _epoch(world),
+            "many": _many_categories(folder),
+            "voc": evaluate(
+                voc.voc_config(VOC), DETECTION, voc.Oracle(moved(voc.truth(VOC))), str(folder)
+            ),
+            "repaired": _repaired(folder),
+        }
+        found["random"] = torch.rand(1).item()
+    (folder / f"{world.rank}.json").write_text(json.dumps(found))
+    distributed.stop()
+    assert not gloos_threads()  # or one that is not at rest aborts the process at its end
+
+
+def _epoch(world: World) -> list[str]:
+    """Names of this process's images of an epoch."""
+    cfg = config("demo_R_18_FPN", "SOLVER.IMS_PER_BATCH", 4, "INPUT.MIN_SIZE_TRAIN", (32,), *SMALL,
+                 "DATALOADER.ASPECT_RATIO_GROUPING", False)  # fmt: skip
+    stream = Stream(cfg, TrainMapper(cfg), 0)
+    batches = zip(range(len(DatasetCatalog.get("demo_coco_train")) // 4), stream, strict=False)
+    names = [x["file_name"] for _, batch in batches for x in batch]
+    stream.unreadable = world.rank + 1
+    stream.load_state_dict(stream.state_dict())
+    assert stream.unreadable == (3 if world.is_main else 0)  # and 3 in all, still
+    return names
+
+
+def _many_categories(folder: Path) -> dict[str, float]:
+    name = "many_categories"
+    register_coco_instances(name, {}, str(folder / "annotations.json"), str(folder))
+    answers = Oracle(many_detections(open_truth(name)))
+    return evaluate(many_config(name), DETECTION, answers, str(folder / "many"))
+
+
+def _repaired(folder: Path) -> dict[str, float]:
+    root = Path(DatasetCatalog.get("demo_coco_val")[0]["file_name"]).parent
+    register_coco_instances("of_words", {}, str(folder / "words.json"), str(root))
+    cfg = config("demo_R_18_FPN", "DATASETS.TEST", ("of_words",), *SMALL)
+    with usable_datasets(cfg, folder / "run"):
+        answers = Perfect(instances(root.parents[1]))
+        return evaluate(cfg, DETECTION, answers, str(folder / "words"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    write_many_categories(folder)
+    content = instances(demo_root)
+    images(lambda i: f"img_{i}")(content)
+    (folder / "words.json").write_text(json.dumps(content))
+    in_processes(_work, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What each of the two found."""
+    here, there = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert not (there["many"] or there["voc"] or there["repaired"])
+    return here, there
+
+
+def test_they_share_an_epoch(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    here, there = found
+    count = len(DatasetCatalog.get("demo_coco_train"))
+    assert len(here["epoch"]) == len(there["epoch"]) == count / 2
+    assert len({*here["epoch"], *there["epoch"]}) == count
+    assert here["random"] != there["random"]  # processes draw numbers of their own
+
+
+def test_their_score_is_pycocotools_with_crowds_and_1203_categories(
+    folder: Path, found: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    truth = COCO(str(folder / "annotations.json"))
+    detections = many_detections(truth)
+    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
+    scores = found[0]["many"]
+    np.testing.assert_allclose(list(scores.values()), wanted, rtol=0, atol=1e-9)
+    assert 1 < scores["box_AP"] < 99
+    assert {a["iscrowd"] for a in truth.anns.values()} == {0, 1}
+
+
+def test_their_voc_score_is_that_of_one(
+    tmp_path: Path, found: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    answers = voc.Oracle(moved(voc.truth(VOC)))
+    wanted = evaluate(voc.voc_config(VOC), DETECTION, answers, str(tmp_path))
+    assert found[0]["voc"] == pytest.approx(wanted) and 0 < wanted["box_AP"] < 100
+
+
+def test_they_use_one_repaired_file(
+    folder: Path, found: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    assert found[0]["repaired"]["box_AP"] == pytest.approx(100)
+    assert [p.name for p in (folder / "run" / "annotations").iterdir()] == ["of_words.json"]
