@@ -33,8 +33,6 @@ KEYS = (
     *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"),
 )
 
-REGISTERED: dict[str, "OwnDataset"] = {}  # with Detectron2 in this process, by name
-
 
 @dataclass(frozen=True)
 class OwnDataset:
@@ -66,8 +64,8 @@ class OwnDataset:
         if self.name not in DatasetCatalog.list():
             metadata = {"thing_classes": [name for _, name in self.categories]}
             register_coco_instances(self.name, metadata, self.annotations, self.images)
-            REGISTERED[self.name] = self
-        elif REGISTERED.get(self.name) != self:
+        known = MetadataCatalog.get(self.name)
+        if (known.get("json_file"), known.get("image_root")) != (self.annotations, self.images):
             raise UserError(
                 f"--dataset {self.name}: another data set has this name; choose another one."
             )

@@ -31,6 +31,9 @@ SMALL = ("INPUT.MIN_SIZE_TEST", "32", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVI
 IDS = {"from 0": (0, 1, 2, 3, 4, 5), "from 1": (1, 2, 3, 4, 5, 6), "apart": (90, 4, 17, 5, 60, 8)}
 
 
+KNOWN = frozenset(DatasetCatalog.list())
+
+
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """Detectron2 forgets the data sets of a test."""
@@ -39,10 +42,9 @@ def forgotten() -> Iterator[None]:
 
 
 def forget() -> None:
-    for name in own_data.REGISTERED:
+    for name in {*DatasetCatalog.list()} - KNOWN:
         DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    own_data.REGISTERED.clear()
+        MetadataCatalog.pop(name, None)
 
 
 def written(root: Path, path: Path, ids: tuple[int, ...] = IDS["from 0"]) -> str:
