@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.build import build_batch_data_loader
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import TrainingSampler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -57,6 +57,7 @@ def same(here: dict[str, Any], there: dict[str, Any]) -> bool:
     return names and torch.equal(here["image"], there["image"]) and torch.equal(a, b)
 
 
+@settings(deadline=None)
 @given(
     wide=st.lists(st.booleans(), min_size=1, max_size=30),
     size=st.integers(1, 5),

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog
 
 import demo
 from common.errors import UserError
+from common.files import sha256
 from common.metrics import read_lines
 from common.weights import Weights
 from detection import inspection, train
@@ -35,7 +36,8 @@ def r18(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state("resnet18").items()}
     save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
     convert(folder / "in.pth", folder / "R-18.pkl")
-    return Weights("resnet18", str(folder / "R-18.pkl"), "12" * 32, "LEWEL_B", "eman", 200)
+    path = str(folder / "R-18.pkl")
+    return Weights("resnet18", path, sha256(path), "LEWEL_B", "eman", 200)
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +192,9 @@ def test_a_trained_detector_evaluated_again_has_the_same_scores(
     finished: Path, tmp_path: Path
 ) -> None:
     trained = json.loads((finished / "metrics.json").read_text())
-    again = transfer(
-        tiny(weights=Weights("resnet18", str(finished / "model_final.pth")), eval_only=True),
-        tmp_path,
-    )
+    detector = str(finished / "model_final.pth")
+    weights = Weights("resnet18", detector, sha256(detector))
+    again = transfer(tiny(weights=weights, eval_only=True), tmp_path)
     scores = [name for name in trained if name.startswith(("box_", "mask_"))]
     assert scores and {k: again[k] for k in scores} == {k: trained[k] for k in scores}
     assert (again["iterations"], again["eval_only"], trained["eval_only"]) == (0, True, False)

@@ -12,6 +12,7 @@ from detectron2.engine import hooks
 
 from common.distributed import World
 from common.errors import UserError
+from common.files import sha256
 from common.metrics import read_lines
 from common.weights import Weights
 from detection import train
@@ -91,7 +92,7 @@ def test_processes_evaluate_the_detector_that_is_saved(processes: Path) -> None:
 
 def _evaluate(world: World, folder: Path, detector: str) -> None:
     torch.set_num_threads(1)
-    weights = Weights("resnet18", detector)
+    weights = Weights("resnet18", detector, sha256(detector))
     transfer(tiny("SOLVER.IMS_PER_BATCH 3", weights=weights, eval_only=True), folder)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from common.distributed import World
 from common.errors import UserError
+from common.files import sha256
 from common.metrics import read_lines
 from common.weights import Weights
 from detection import train as detection_train
@@ -53,7 +54,7 @@ def converted(folder: Path, architecture: str) -> Weights:
     save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
     convert(folder / "in.pth", folder / f"{architecture}.pkl")
     path = str(folder / f"{architecture}.pkl")
-    return Weights(architecture, path, "12" * 32, "LEWEL_B", "eman", 200)
+    return Weights(architecture, path, sha256(path), "LEWEL_B", "eman", 200)
 
 
 def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
