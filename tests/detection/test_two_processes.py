@@ -109,7 +109,7 @@ def _work(world: World, folder: Path) -> None:
     with process_groups(world):
         assert comm.get_local_size() == 2 and comm.get_local_rank() == world.rank
         assert comm.all_gather(world.rank) == [0, 1] and gloos_threads() > 0
-        found = {
+        found: dict[str, Any] = {
             "epoch": _epoch(world),
             "many": _many_categories(folder),
             "voc": evaluate(
