@@ -207,7 +207,7 @@ def handle_signals() -> Iterator[Preemption]:
     """Handle signals within the block: in a job that submitit started on Slurm its own, else TERM.
 
     The signals were blocked from the job's first moment on, where
-    ``launch.cluster.hold_signals`` started it: one that came meanwhile is heard now.
+    ``launch.slurm.hold_signals`` started it: one that came meanwhile is heard now.
 
     Raises:
         Exception: submitit's or the job's own, if the job may not be requeued any more.

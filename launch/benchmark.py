@@ -21,7 +21,7 @@ from pretrain.evaluation.config import LinearConfig
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from launch.cluster.jobs import Job
+    from launch.slurm.job import Job
 
 # LEWEL's README, tables of ImageNet and COCO.
 LEWEL = ("coco_R_50_C4_1x_infomin", "coco_R_50_FPN_1x_infomin", "coco_R_50_FPN_2x_infomin")
@@ -158,7 +158,7 @@ def run(arguments: list[str] | None = None) -> None:
         raise UserError("--name is one folder, and a suite has many runs; leave it out.")
     from rich.console import Console
 
-    from launch.cluster.follow import follow_all
+    from launch.slurm.following import follow_all
 
     jobs, wrong = plan(options)
     if not jobs:

@@ -13,8 +13,8 @@ from launch.options import Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig, SemiConfig
 
 if TYPE_CHECKING:
-    from launch.cluster.follow import Submitted
-    from launch.cluster.jobs import Job
+    from launch.slurm.following import Submitted
+    from launch.slurm.job import Job
     from launch.weights import Source
 
 RANDOM_BACKBONE = "resnet50"
@@ -72,7 +72,7 @@ def run(kind: type[Linear] | type[Semi], prog: str, arguments: list[str] | None 
 
 def start(options: Linear | Semi) -> Path:
     """Check everything, submit or run the job, and return its run folder."""
-    from launch.cluster.follow import follow_all
+    from launch.slurm.following import follow_all
 
     job = plan(options)
     submitted = submit(job, options.run, options.resources)
@@ -90,9 +90,9 @@ def submit(
         job: the run.
         run: its folder.
         resources: its own.
-        skip_live: as for :func:`launch.cluster.submit.launch`.
+        skip_live: as for :func:`launch.slurm.submission.launch`.
     """
-    from launch.cluster.submit import launch
+    from launch.slurm.submission import launch
 
     return launch([job], resources, run.fresh, skip_live=bool(job.after) or skip_live)
 
@@ -104,8 +104,8 @@ def plan(options: Linear | Semi) -> "Job":
         UserError: naming the thing that is wrong.
     """
     config = options.config.resolve(Weights())
-    from launch.cluster.jobs import Job
-    from launch.cluster.processes import device, processes
+    from launch.slurm.job import Job
+    from launch.slurm.resources import device, processes
     from pretrain.evaluation.classifier import classify
     from pretrain.evaluation.splits import open_splits
 

@@ -14,8 +14,8 @@ from common import runs
 from common.errors import UserError
 from common.files import check_writable
 from common.provenance import ROOT
-from launch.cluster import site
-from launch.cluster.resources import Resources
+from launch.slurm import site
+from launch.slurm.resources import Resources
 
 __all__ = ["CONFIGS", "Resources", "RunOptions", "located", "parse", "resources"]
 

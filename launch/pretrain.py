@@ -20,7 +20,7 @@ from pretrain.config import PretrainConfig, ResolvedConfig
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from launch.cluster.jobs import Job
+    from launch.slurm.job import Job
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def run(arguments: list[str] | None = None) -> Path | None:
         Console(width=None if sys.stdout.isatty() else 160).print(_recipes())
         return None
     config = options.config.resolve()
-    from launch.cluster.follow import follow_all
-    from launch.cluster.processes import resolve_cluster
-    from launch.cluster.submit import launch
+    from launch.slurm.following import follow_all
+    from launch.slurm.resources import resolve_cluster
+    from launch.slurm.submission import launch
 
     job = plan(options, config)
     following = _plan_following(options, job) if options.then else []
@@ -87,8 +87,8 @@ def plan(options: Command, config: ResolvedConfig) -> "Job":
     Raises:
         UserError: naming the thing that is wrong.
     """
-    from launch.cluster.jobs import Job
-    from launch.cluster.processes import device, processes
+    from launch.slurm.job import Job
+    from launch.slurm.resources import device, processes
     from pretrain.data.locate import check_enough, open_images, open_validation
     from pretrain.evaluation.splits import check_comparable
     from pretrain.train import pretrain
@@ -124,7 +124,7 @@ def _plan_following(options: Command, job: "Job") -> list["Job"]:
         if not located(config).is_file():
             raise UserError(f"--then {config}: no such config; our own are those of det_configs/.")
     from launch import transfer
-    from launch.cluster.processes import processes, resolve_cluster
+    from launch.slurm.resources import processes, resolve_cluster
     from launch.weights import find_backbone, to_come
 
     if resolve_cluster(options.resources) == "debug" and processes(options.resources) > 1:

@@ -12,8 +12,8 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common import runs
 from common.errors import UserError, command
 from common.files import atomic_write
-from launch.cluster.states import unfinished
 from launch.options import parse
+from launch.slurm.states import unfinished
 from launch.tables.tables import TABLES, read, rebuild
 
 if TYPE_CHECKING:

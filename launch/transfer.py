@@ -26,8 +26,8 @@ from launch.options import Resources, RunOptions, located, parse, resources
 if TYPE_CHECKING:
     from detection.config import TransferConfig
     from detection.evaluation import Kind
-    from launch.cluster.follow import Submitted
-    from launch.cluster.jobs import Job
+    from launch.slurm.following import Submitted
+    from launch.slurm.job import Job
     from launch.weights import Source
 
 OVERRIDE_KEY = re.compile(
@@ -102,7 +102,7 @@ def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
     Raises:
         UserError: for whatever is wrong; then nothing was written.
     """
-    from launch.cluster.follow import follow_all
+    from launch.slurm.following import follow_all
 
     jobs = plan(options, overrides)
     submitted = submit(jobs, options.run, options.resources)
@@ -120,12 +120,12 @@ def submit(
         jobs: the runs.
         run: their folders.
         resources: of each.
-        skip_live: as for :func:`launch.cluster.submit.launch`.
+        skip_live: as for :func:`launch.slurm.submission.launch`.
 
     Raises:
         UserError: if a folder holds another run, or a job could not be submitted, or failed.
     """
-    from launch.cluster.submit import launch
+    from launch.slurm.submission import launch
     from launch.weights import settled
 
     jobs = [settled(job) for job in jobs]
@@ -162,7 +162,7 @@ def plan(
     import segmentation  # noqa: F401  its configs name what it registers
     from detection import own_data
     from detection.config import read, resolve
-    from launch.cluster.processes import device, processes
+    from launch.slurm.resources import device, processes
     from launch.weights import find_detector, find_weights
 
     datasets = own_data.find(options.dataset, options.eval_only)
@@ -234,7 +234,7 @@ def _job(
     from detection.coco import require_usable
     from detection.evaluation import kind_of
     from detection.schedule import steps_of
-    from launch.cluster.jobs import Job
+    from launch.slurm.job import Job
 
     cfg = config.detectron2()
     entries = _entries()

@@ -13,7 +13,7 @@ from common.files import sha256
 from common.weights import Weights
 
 if TYPE_CHECKING:
-    from launch.cluster.jobs import Job
+    from launch.slurm.job import Job
 
 NONE = "none"
 CHECKPOINT = "checkpoint.pth.tar"  # of a pre-training run

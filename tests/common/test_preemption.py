@@ -117,7 +117,7 @@ def test_a_refusal_is_not_taken_for_a_checkpoint_that_cannot_be_read(
 
 BEFORE = """
 import os, signal, sys
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.cluster.hold_signals does
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # as launch.slurm.hold_signals does
 os.kill(os.getpid(), signal.SIGUSR2)
 from common.preemption import handle_signals
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(7))  # submitit's

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from launch.cluster import follow as following
-from launch.cluster.site import PREFIX
-from tests.launch.cluster.fake_slurm import FakeSlurm
+from launch.slurm import following as following
+from launch.slurm.site import PREFIX
+from tests.launch.slurm.fake_slurm import FakeSlurm
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import torch
 
 from launch import benchmark
 from launch.benchmark import Command, configs_of, gpu_hours, sweeps
-from launch.cluster import follow as following
+from launch.slurm import following as following
 from pretrain.evaluation.config import LinearConfig
 from pretrain.lewel import LEWEL
-from tests.launch.cluster.fake_slurm import FakeSlurm
+from tests.launch.slurm.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
 

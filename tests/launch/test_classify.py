@@ -95,7 +95,7 @@ def test_the_default_is_the_newest_finished_run(
 ) -> None:
     launched = []
     monkeypatch.setattr(
-        "launch.cluster.submit.launch", lambda jobs, *_, **__: launched.extend(jobs)
+        "launch.slurm.submission.launch", lambda jobs, *_, **__: launched.extend(jobs)
     )
     pretraining(tmp_path, "older", 30)
     newest = pretraining(tmp_path, "newer", 20)
@@ -115,7 +115,7 @@ def test_a_bare_backbone_of_another_project(
 ) -> None:
     launched = []
     monkeypatch.setattr(
-        "launch.cluster.submit.launch", lambda jobs, *_, **__: launched.extend(jobs)
+        "launch.slurm.submission.launch", lambda jobs, *_, **__: launched.extend(jobs)
     )
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "supervised.pth")
     words = f"{SMALL} --weights {tmp_path}/supervised.pth --output-dir {tmp_path} --percent 10"

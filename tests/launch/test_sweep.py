@@ -8,9 +8,9 @@ import pytest
 import launch.transfer
 from common import runs
 from common.errors import UserError
-from launch.cluster.follow import Submitted
-from launch.cluster.jobs import Job
 from launch.options import CONFIGS, Resources, RunOptions
+from launch.slurm.following import Submitted
+from launch.slurm.job import Job
 from tests.launch.test_weights import checkpoint
 
 CONFIG = CONFIGS / "demo_R_18_FPN.yaml"
@@ -25,7 +25,7 @@ def test_every_lr_is_a_job(
         launched.extend(jobs)
         return []
 
-    monkeypatch.setattr("launch.cluster.submit.launch", keep)
+    monkeypatch.setattr("launch.slurm.submission.launch", keep)
     words = (
         f"--config {CONFIG} --weights none --cluster debug --output-dir {tmp_path} --lr 0.02 1e-3"
     )
@@ -57,7 +57,7 @@ def test_a_config_may_be_gone_once_its_job_has_run(
         config.unlink()
         return []
 
-    monkeypatch.setattr("launch.cluster.submit.launch", work)
+    monkeypatch.setattr("launch.slurm.submission.launch", work)
     (folder,) = launch.transfer.start(command(tmp_path, config=(config,)))
     assert folder.name.startswith("mine-")
 
@@ -100,7 +100,7 @@ def test_a_finished_run_that_is_filed_under_another_label_is_named(
     (job,) = launch.transfer.plan(first)
     folder = job.folder
     runs.finish(folder, {"method": "MoCo v1"})
-    monkeypatch.setattr("launch.cluster.submit.launch", lambda *_, **__: [])
+    monkeypatch.setattr("launch.slurm.submission.launch", lambda *_, **__: [])
     launch.transfer.start(first)
     assert "warning" not in capsys.readouterr().out
     launch.transfer.start(command(tmp_path, weights=weights, label="MoCo v2"))

@@ -8,15 +8,15 @@ import pytest
 import launch.pretrain
 from common import locks, runs
 from common.errors import UserError
-from launch.cluster import slurm
-from launch.cluster.slurm import State
-from tests.launch.cluster.fake_slurm import FakeSlurm
+from launch.slurm import states as slurm
+from launch.slurm.states import State
+from tests.launch.slurm.fake_slurm import FakeSlurm
 
 
 def test_what_is_to_follow_is_checked_before_anything_is_submitted(
     tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.cluster.submit.launch", None)  # calling it fails
+    monkeypatch.setattr("launch.slurm.submission.launch", None)  # calling it fails
     words = f"--data demo --batch-size 8 --cluster debug --output-dir {tmp_path} --then"
     for config, message in (
         ("coco_R_50_C4_1x", r"INPUT.FORMAT is BGR in the config, but .*resnet50"),

@@ -13,14 +13,13 @@ from common import runs
 from common.errors import UserError
 from common.files import sha256, write_json
 from launch.classify import Linear, WeightOptions
-from launch.cluster import slurm
-from launch.cluster.jobs import Job, followers
-from launch.cluster.records import Record
-from launch.cluster.slurm import State
 from launch.options import CONFIGS, Resources, RunOptions
+from launch.slurm import states as slurm
+from launch.slurm.job import Job, followers
+from launch.slurm.states import Record, State
 from pretrain.config import PretrainConfig
 from pretrain.evaluation.config import LinearConfig
-from tests.launch.cluster.fake_slurm import FakeSlurm
+from tests.launch.slurm.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
 CPUS = Resources("slurm", gpus_per_node=0)

@@ -1,8 +1,8 @@
-"""The process that starts those of a job on this machine, and ends them: ``controller.py FOLDER``.
+"""Start and end the processes of a job on this machine: ``controller.py FOLDER``.
 
-submitit's own waits for every process, whatever becomes of the others: under NCCL those that are
-left wait half an hour for a dead one. It ends a job by SIGINT alone, which is ignored by all that a
-script's shell has started in the background.
+submitit's own controller waits for every process, whatever becomes of the others: under NCCL those
+that are left wait half an hour for a dead one. It ends a job by SIGINT alone, which is ignored by
+all that a script's shell has started in the background.
 """
 
 import math
@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import JobPaths, cloudpickle_dump, temporary_save_path
+from submitit.core.utils import JobPaths
 from submitit.local import local
 
 from common.errors import INTERRUPTED_STATUS, STOPPED_STATUS
+from common.files import atomic_write
+from launch.slurm.job import STOPPED, error_file
 
-STOPPED = (STOPPED_STATUS, -signal.SIGTERM)
 TELL_S = 5.0  # between two SIGTERMs: a process that is starting may miss one
 FAILING_S = 2.0  # for the others to fail by themselves and say why, once one has
 SAVING_S = 600.0  # after SIGTERM, for process 0 to end by itself
@@ -27,10 +28,10 @@ LEAVING_S = 30.0  # for the others, once it has
 
 
 class Controller(local.Controller):
-    """submitit's, but for the end of a job.
+    """submitit's controller, but for the end of a job.
 
     Attributes:
-        status: what to exit with once all processes have ended.
+        status: exit status, once all processes have ended.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +46,8 @@ class Controller(local.Controller):
     def wait(self, freq: int = 24) -> Sequence[int | None]:
         """Wait until all have ended; after SIGTERM, the time limit or a failure for a while only.
 
-        A failure after SIGTERM follows from it, as where a collective loses who has left, and is
-        none. :meth:`kill_tasks` ends those that are left.
+        A failure after SIGTERM follows from it, as where a collective loses a process that has
+        left, and is none. :meth:`kill_tasks` ends those that are left.
         """
         limit, told_at, until = time.monotonic() + self.timeout_s, -math.inf, math.inf
         while True:
@@ -57,7 +58,8 @@ class Controller(local.Controller):
                 until = min(until, now + (SAVING_S if codes[0] is None else LEAVING_S))
             elif failed and not self.status:
                 self.status, until = 1, now + FAILING_S
-                self._explain(failed, codes)
+                for task in failed:
+                    self._explain(task, codes[task] or 0)
             if None not in codes or now > until:
                 break
             if self._told and now > told_at + TELL_S:
@@ -76,22 +78,20 @@ class Controller(local.Controller):
         for task in tasks:
             task.wait()
 
-    def _explain(self, failed: Sequence[int], codes: Sequence[int | None]) -> None:
-        """Leave an error in the place of a process that could leave none."""
-        for task in failed:
-            paths, code = JobPaths(self.folder, self.pid, task), codes[task] or 0
-            if paths.result_pickle.exists():
-                continue
-            how = f"ended with status {code}"
-            if code < 0:
-                how = f"was killed by {signal.Signals(-code).name}"
-                how += ", as when memory runs out" if code == -signal.SIGKILL else ""
-            error = (
-                f"common.errors.UserError: process {task} of {self.ntasks} {how}; its output is "
-                f"in {paths.stderr}, and the same command resumes the run."
+    def _explain(self, task: int, code: int) -> None:
+        """Leave a sentence for a process that could leave nothing."""
+        paths = JobPaths(self.folder, self.pid, task)
+        if paths.result_pickle.exists():
+            return
+        how = f"ended with status {code}"
+        if code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+            how += ", as when memory runs out" if code == -signal.SIGKILL else ""
+        with atomic_write(error_file(paths), "w") as file:
+            file.write(
+                f"process {task} of {self.ntasks} {how}; its output is in {paths.stderr}, and the "
+                "same command resumes the run."
             )
-            with temporary_save_path(paths.result_pickle) as path:
-                cloudpickle_dump(("error", error), path)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
 """Where a job goes, in how many processes; and how a command line is read."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-import demo
 from common.errors import UserError
-from launch.cluster import processes as module
-from launch.cluster.executor import job_environment
-from launch.cluster.processes import check_controller, processes, resolve_cluster, visible_gpus
-from launch.cluster.resources import gpus_of_gres, sbatch_options
-from launch.options import Resources
+from launch.slurm.resources import (
+    Resources,
+    gpus_of_gres,
+    processes,
+    resolve_cluster,
+    sbatch_options,
+)
 from launch.transfer import split_overrides
-from tests.launch.cluster.fake_slurm import FakeSlurm
 
 
 @pytest.fixture
@@ -49,13 +48,6 @@ def test_processes_do_not_share_a_gpu(login_node: None) -> None:
         processes(Resources(gpus_per_node=2, tasks_per_node=4))
 
 
-def test_a_local_job_keeps_to_the_gpus_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus(2) == "0,1"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, MIG-2b,7")
-    assert visible_gpus(2) == "5,MIG-2b"
-
-
 @pytest.mark.parametrize(
     ("line", "overrides"),
     [
@@ -70,24 +62,6 @@ def test_overrides_begin_at_the_first_config_key(line: str, overrides: str) -> N
     options, found = split_overrides(line.split())
     assert " ".join(found) == overrides
     assert [*options, *found] == line.split()
-
-
-def test_a_job_is_submitted_without_our_rank_but_to_our_cluster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = {"RANK": "3", "SLURM_JOB_ID": "7", "SBATCH_QOS": "x", "SUBMITIT_EXECUTOR": "slurm"}
-    kept = {"SLURM_CONF": "/etc/slurm/here.conf", "SUBMITIT_PREEMPT_SIGNAL": "USR1"}
-    for name, value in (before | kept).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", "/mine")
-    monkeypatch.delenv(demo.datasets.ENVIRONMENT)
-    with job_environment(tmp_path):
-        assert {name: os.environ[name] for name in kept} == kept
-        assert os.environ["PYTHONPATH"] == f"{tmp_path}:/mine"
-        assert not before.keys() & os.environ.keys()
-        assert os.environ[demo.datasets.ENVIRONMENT] == str(demo.default_root())
-    assert {name: os.environ[name] for name in before | kept} == before | kept
-    assert os.environ["PYTHONPATH"] == "/mine" and demo.datasets.ENVIRONMENT not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -146,21 +120,6 @@ def test_any_other_option_of_sbatch() -> None:
 def test_options_of_sbatch_that_are_ours(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         sbatch_options((word,))
-
-
-def test_a_controller_that_is_down_is_waited_for_and_then_named(
-    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake_slurm.say("ping", "Slurmctld(primary) at a is DOWN\nSlurmctld(backup) at b is UP\n")
-    check_controller()
-    fake_slurm.say("ping", "Slurmctld(primary) at a is DOWN\n")
-    monkeypatch.setattr(module, "PAUSE_S", 0.05)
-    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
-    with pytest.raises(UserError, match="controller does not answer; try again once `scontrol"):
-        check_controller()
-    assert capsys.readouterr().out == "waiting for Slurm's controller\n"
-    fake_slurm.say("ping", "Slurmctld(primary) at a is UP\n")
-    check_controller()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.cluster.jobs import Job
-from launch.cluster.resources import Resources
-from launch.cluster.submit import launch
+from launch.slurm.job import Job
+from launch.slurm.resources import Resources
+from launch.slurm.submission import launch
 
 CPUS = Resources(gpus_per_node=0, tasks_per_node=2, cpus_per_gpu=3)
 
@@ -21,10 +21,9 @@ class Config:
         return {"seed": self.seed}
 
 
-def job(output_dir: Path, seed: int = 0) -> Job:
-    return Job(
-        "semi", print, Config(seed), output_dir / "runs" / "semi" / f"s{seed}", output_dir, 1
-    )
+def job(output_dir: Path, seed: int = 0, **options: Any) -> Job:
+    folder = output_dir / "runs" / "semi" / f"s{seed}"
+    return Job("semi", print, Config(seed), folder, output_dir, 1, **options)
 
 
 def start(*arguments: Any, **options: Any) -> dict[Path, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from common import runs
 from common.errors import UserError
-from launch.cluster.jobs import Job
+from launch.slurm.job import Job
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
-"""Runs that are not finished: which job has them, how far they are, what became of them."""
+"""The state of runs: what is made of the answers of squeue and sacct, of locks and of logs.
+
+tests/slurm asks a real Slurm.
+"""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,12 +15,20 @@ import pytest
 from common import runs
 from common.errors import UserError
 from launch import results
-from launch.cluster.records import Record
-from launch.cluster.slurm import State
-from launch.cluster.states import Unfinished, in_words, is_held, progress, steps_done, unfinished
-from tests.launch.cluster.test_slurm_states import DOWN, FORGOTTEN, FakeSlurm, error, fake, rows
+from launch.slurm import states as module
+from launch.slurm.states import (
+    NO_ANSWER,
+    Record,
+    State,
+    Unfinished,
+    is_held,
+    progress,
+    states,
+    steps_done,
+    unfinished,
+)
+from tests.launch.slurm.played_slurm import DOWN, FORGOTTEN, PlayedSlurm, error, rows
 
-__all__ = ["fake"]  # the fixture
 ROOT = Path(runs.__file__).parents[1]
 
 HOLD = """
@@ -27,6 +39,105 @@ lock = runs.hold(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = Record("slurm", "123_4", 8, "/runs/a/123_4", "2024-05-01T12:00:00", identity={"lr": 1})
+    record.write(tmp_path)
+    saved = json.loads((tmp_path / "job.json").read_text())
+    (tmp_path / "job.json").write_text(json.dumps(saved | {"colour": "blue"}))  # of a later version
+    assert Record.read(tmp_path) == record
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", '{"cluster": "slurm"}', "\xff\xfe"])
+def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "job.json").write_bytes(text.encode("latin-1"))
+    assert Record.read(tmp_path) is None
+
+
+def test_one_call_for_all_jobs_and_members_of_arrays(played: PlayedSlurm) -> None:
+    reason = "ReqNodeNotAvail, UnavailableNodes:n[1-2]|x"
+    played.answers("squeue", rows("7|RUNNING|None", "9_0|COMPLETED|None", f"9_1|PENDING|{reason}"))
+    assert states([]) == {} and not played.calls("squeue")
+    assert states(["7", "9_0", "9_1", "7"]) == {
+        "7": State("RUNNING"), "9_0": State("COMPLETED"), "9_1": State("PENDING", reason),
+    }  # fmt: skip
+    (call,) = played.calls("squeue")
+    assert call.split()[-2:] == ["-j", "7,9_0,9_1"] and "-t all" in call and " -r " in call
+
+
+def test_the_accounts_tell_how_a_forgotten_job_ended(played: PlayedSlurm) -> None:
+    played.answers("squeue", rows("7|RUNNING|None"))
+    played.answers("sacct", rows("5|CANCELLED by 1000", "6_2|TIMEOUT", "6_[3-9%2]|PENDING", "|"))
+    assert states(["5", "6_2", "7", "4"]) == {
+        "5": State("CANCELLED"),
+        "6_2": State("TIMEOUT"),
+        "7": State("RUNNING"),
+        "4": State("UNKNOWN"),
+    }
+    (call,) = played.calls("sacct")
+    assert call.endswith("-j 5,6_2,4")
+
+
+def test_a_job_that_only_the_accounts_call_alive_is_unknown(played: PlayedSlurm) -> None:
+    played.answers("squeue", "")
+    played.answers("sacct", rows("5|RUNNING", "6|REQUEUED"))
+    assert set(states(["5", "6"]).values()) == {State("UNKNOWN")}
+
+
+def test_a_requeued_job_lives_whatever_the_accounts_say(played: PlayedSlurm) -> None:
+    played.answers("squeue", rows("5|PENDING|BeginTime"))
+    played.answers("sacct", rows("5|NODE_FAIL"))
+    assert states(["5"])["5"].live
+    assert not played.calls("sacct")
+
+
+@pytest.mark.parametrize(
+    "sacct",
+    [None, error("Slurm accounting storage is disabled"), error("sacct: fatal: no dbd"), "exit 0"],
+)
+def test_without_accounting_a_forgotten_job_is_unknown(
+    played: PlayedSlurm, sacct: str | None
+) -> None:
+    assert states(["5"]) == {"5": State("UNKNOWN")}  # without any Slurm
+    played.answers("squeue", error(FORGOTTEN))
+    if sacct is not None:
+        played.answers("sacct", sacct)
+    assert states(["5"]) == {"5": State("UNKNOWN")}
+
+
+def test_a_controller_that_is_away_for_a_moment_is_asked_again(played: PlayedSlurm) -> None:
+    played.answers("squeue", error(DOWN), error(DOWN), rows("5|RUNNING|None"))
+    assert states(["5"]) == {"5": State("RUNNING")}
+
+
+def test_a_controller_that_stays_away_leaves_jobs_unknown(played: PlayedSlurm) -> None:
+    played.answers("squeue", error(DOWN))
+    played.answers("sacct", rows("5|NODE_FAIL"))  # which would be wrong of a job just requeued
+    assert states(["5", "6"]) == dict.fromkeys(["5", "6"], State("UNKNOWN", NO_ANSWER))
+    assert len(played.calls("squeue")) == module.TRIES and not played.calls("sacct")
+
+
+def test_a_call_that_hangs_is_given_up(
+    played: PlayedSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
+    played.answers("squeue", "exec sleep 60", rows("5|RUNNING|None"))
+    played.answers("sacct", "exec sleep 60")
+    started = time.monotonic()
+    assert states(["5", "6"]) == {"5": State("RUNNING"), "6": State("UNKNOWN")}
+    assert time.monotonic() - started < 10
+
+
+def test_a_persons_own_settings_of_squeue_hide_nothing(
+    played: PlayedSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQUEUE_USERS", "nobody")
+    monkeypatch.setenv("SLURM_CONF", "/etc/here.conf")
+    played.answers("squeue", 'echo "5|RUNNING|$SQUEUE_USERS$SLURM_CONF"')
+    assert states(["5"])["5"].reason == "/etc/here.conf"
+    assert os.environ["SQUEUE_USERS"] == "nobody"
 
 
 def run(output_dir: Path, kind: str, name: str, job: str = "", after: str = "") -> Path:
@@ -49,7 +160,7 @@ def state_of(output_dir: Path) -> dict[str, str]:
     return {found.name: found.state for found in unfinished(output_dir)}
 
 
-def test_slurm_says_what_became_of_each_job(tmp_path: Path, fake: FakeSlurm) -> None:
+def test_slurm_says_what_became_of_each_job(tmp_path: Path, played: PlayedSlurm) -> None:
     names = "RUNNING COMPLETING COMPLETED FAILED TIMEOUT NODE_FAIL OUT_OF_MEMORY CANCELLED".split()
     for number, name in enumerate(names):
         run(tmp_path, "transfer", name, f"{number}")
@@ -58,7 +169,7 @@ def test_slurm_says_what_became_of_each_job(tmp_path: Path, fake: FakeSlurm) -> 
     run(tmp_path, "transfer", "WAITED-IN-VAIN", "22", after="3")
     run(tmp_path, "transfer", "ORPHAN", "23", after="3")
     run(tmp_path, "transfer", "FORGOTTEN", "24")
-    fake.answers(
+    played.answers(
         "squeue",
         rows(
             *(f"{number}|{name}|None" for number, name in enumerate(names) if name[0] in "RCF"),
@@ -67,7 +178,9 @@ def test_slurm_says_what_became_of_each_job(tmp_path: Path, fake: FakeSlurm) -> 
             "22|CANCELLED|DependencyNeverSatisfied",
         ),
     )
-    fake.answers("sacct", rows("4|TIMEOUT", "5|NODE_FAIL", "6|OUT_OF_MEMORY", "23|CANCELLED by 0"))
+    played.answers(
+        "sacct", rows("4|TIMEOUT", "5|NODE_FAIL", "6|OUT_OF_MEMORY", "23|CANCELLED by 0")
+    )
     assert state_of(tmp_path) == {
         "RUNNING": "running",
         "COMPLETING": "ending",
@@ -83,17 +196,17 @@ def test_slurm_says_what_became_of_each_job(tmp_path: Path, fake: FakeSlurm) -> 
         "ORPHAN": "cancelled (job 3, which it waits for, did not succeed)",
         "FORGOTTEN": "stopped",
     }
-    assert len(fake.calls("squeue")) == len(fake.calls("sacct")) == 1
+    assert len(played.calls("squeue")) == len(played.calls("sacct")) == 1
 
 
 def test_a_lock_tells_running_from_stopped(
-    tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, played: PlayedSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "GLANCE_S", 0.2)
     folders = [run(tmp_path, "pretrain", name, job) for name, job in (
         ("debug", ""), ("local", "pid8"), ("resumed", "7"), ("forgotten", "9"),
     )]  # fmt: skip
-    fake.answers("squeue", rows("7|FAILED|NonZeroExitCode", "8|PENDING|Priority"))
+    played.answers("squeue", rows("7|FAILED|NonZeroExitCode", "8|PENDING|Priority"))
     stopped = {"debug": "stopped", "local": "stopped", "resumed": "failed", "forgotten": "stopped"}
     assert state_of(tmp_path) == stopped
     holders = [
@@ -122,17 +235,17 @@ def test_looking_at_a_lock_leaves_nothing(tmp_path: Path) -> None:
     runs.require_free(tmp_path)
 
 
-def test_slurm_that_does_not_answer_is_said(tmp_path: Path, fake: FakeSlurm) -> None:
+def test_slurm_that_does_not_answer_is_said(tmp_path: Path, played: PlayedSlurm) -> None:
     run(tmp_path, "transfer", "a", "1")
     held = run(tmp_path, "transfer", "b", "2")
-    fake.answers("squeue", error(DOWN))
+    played.answers("squeue", error(DOWN))
     lock = runs.hold(held)
     assert lock is not None
     assert state_of(tmp_path) == {"a": "unknown (Slurm does not answer)", "b": "running"}
     lock.release()
 
 
-def test_what_is_listed_in_which_order(tmp_path: Path, fake: FakeSlurm) -> None:
+def test_what_is_listed_in_which_order(tmp_path: Path, played: PlayedSlurm) -> None:
     for kind in ("semi", "linear", "segmentation", "transfer", "pretrain"):
         run(tmp_path, kind, "b")
         run(tmp_path, kind, "a")
@@ -172,17 +285,6 @@ def test_progress_in_epochs(tmp_path: Path) -> None:
     assert progress(folder) == ""
 
 
-def test_hundreds_of_runs_are_quick(tmp_path: Path, fake: FakeSlurm) -> None:
-    for number in range(300):
-        folder = run(tmp_path, "transfer", f"{number:03d}", str(number))
-        (folder / "metrics.jsonl").write_text('{"iteration": 19, "x": "' + "y" * 9_000 + '"}\n')
-    fake.answers("squeue", error(FORGOTTEN))
-    started = time.monotonic()
-    assert [r.progress for r in unfinished(tmp_path)] == ["20"] * 300
-    assert time.monotonic() - started < 10
-    assert len(fake.calls("squeue")) == 1
-
-
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -194,17 +296,17 @@ def test_hundreds_of_runs_are_quick(tmp_path: Path, fake: FakeSlurm) -> None:
         (State("UNKNOWN"), "unknown"),
     ],
 )
-def test_in_words(state: State, words: str) -> None:
-    assert in_words(state, "5") == words
+def test_states_in_words(state: State, words: str) -> None:
+    assert state.in_words("5") == words
 
 
 def test_results_show_what_is_unfinished_beside_the_tables(
-    tmp_path: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, played: PlayedSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(tmp_path, "transfer", "half-way", "12_3")
     start(folder, 2)
     (folder / "metrics.jsonl").write_text('{"iteration": 19}\n')
-    fake.answers("squeue", rows("12_3|PENDING|Priority"))
+    played.answers("squeue", rows("12_3|PENDING|Priority"))
     results.show(tmp_path)  # nothing is finished, and that is no mistake
     alone = capsys.readouterr().out
     assert "unfinished runs" in alone and "resumes it" in alone

@@ -1,19 +1,23 @@
 """A run as a job: picklable, restartable, and in the results table once it is finished."""
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import submitit
+from typing import TYPE_CHECKING, Any
 
 from common import runs
 from common.attempts import slurm_restarts
-from common.errors import UserError
-from launch.cluster.records import Record
-from launch.tables import tables
+from common.errors import STOPPED_STATUS, UserError
+from common.files import atomic_write
+from launch.slurm.states import Record
 
+if TYPE_CHECKING:
+    from submitit.core.utils import JobPaths
+    from submitit.helpers import DelayedSubmission
+
+STOPPED = (STOPPED_STATUS, -signal.SIGTERM)  # statuses of a process that SIGTERM has ended
 FIRST_PORT, PORTS = 20000, 40000  # of submitit's choice
 
 
@@ -23,12 +27,13 @@ class Job:
 
     Attributes:
         kind: pretrain, transfer, segmentation, linear or semi.
-        work: trains to the end, resuming from the folder, and writes its final metrics.
-        config: what ``work`` is told.
+        work: function that trains to the end, resuming from the folder, and writes the final
+            metrics.
+        config: its configuration; ``config.identity()`` tells the run from others.
         folder: the run folder, absolute.
         output_dir: the folder that holds ``runs/`` and ``results/``, absolute.
         steps: optimizer steps of the whole run, for the progress bar.
-        after: run folder of the pre-training that leaves its weights, if that is not finished.
+        after: folder of the pre-training run whose end it waits for; None for none.
         max_requeues: how often Slurm may start the job again.
     """
 
@@ -44,24 +49,32 @@ class Job:
     def __call__(self) -> None:
         """Run to the end; the main process then rebuilds the results tables.
 
+        In a job of submitit's, the sentence of a :class:`UserError` is left in :func:`error_file`.
+
         Raises:
             UserError: if Slurm started the job more often than it may, or the folder holds
                 another run.
         """
-        _tell_torch_who_we_are()
+        from launch.tables import tables
+
+        told = _enter_submitit()
         try:
             if slurm_restarts() > self.max_requeues:
                 raise self._too_many()
             runs.check_same(self.folder, self.config.identity())
             if not runs.is_finished(self.folder):
                 self.work(self.config, self.folder)
-        except Exception:
-            self._warn_of_those_who_wait()
+        except Exception as error:
+            if told is not None and isinstance(error, UserError):
+                with atomic_write(told, "w") as file:
+                    file.write(str(error))
+            if runs.is_main_process() and (waiting := followers(self.output_dir, self.folder)):
+                print(f"Slurm cancels what waited for this job: {', '.join(waiting)}", flush=True)
             raise
         if runs.is_main_process():
             tables.rebuild(self.output_dir)
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+    def checkpoint(self) -> "DelayedSubmission":
         """Submit the same job again: progress lives in the run folder, never in the pickle.
 
         submitit calls this before it asks Slurm for a requeue.
@@ -69,15 +82,11 @@ class Job:
         Raises:
             UserError: if Slurm has started the job as often as it may.
         """
+        from submitit.helpers import DelayedSubmission
+
         if slurm_restarts() >= self.max_requeues:
             raise self._too_many()
-        return submitit.helpers.DelayedSubmission(self)
-
-    def _warn_of_those_who_wait(self) -> None:
-        """Name the jobs that were to start from what this one would have left."""
-        waiting = followers(self.output_dir, self.folder)
-        if waiting and runs.is_main_process():
-            print(f"Slurm cancels what waited for this job: {', '.join(waiting)}", flush=True)
+        return DelayedSubmission(self)
 
     def _too_many(self) -> UserError:
         return UserError(
@@ -89,14 +98,25 @@ class Job:
 def followers(output_dir: Path, folder: Path) -> list[str]:
     """The Slurm jobs that wait for the one that a run was given to."""
     mine = Record.read(folder)
-    records = (Record.read(path) for path in (output_dir / "runs").glob("*/[!.]*/"))
-    return [r.job_id for r in records if r and mine and r.after == mine.job_id]
+    records = (Record.read(path.parent) for path in output_dir.glob("runs/*/*/job.json"))
+    return sorted(r.job_id for r in records if r and mine and r.after == mine.job_id)
 
 
-def _tell_torch_who_we_are() -> None:
-    """Set RANK, WORLD_SIZE and so on from submitit's environment, unless torchrun did."""
+def error_file(paths: "JobPaths") -> Path:
+    """The file for the sentence of one process's :class:`UserError`, beside submitit's own."""
+    return paths.folder / f"{paths.job_id}_{paths.task_id}_error.txt"
+
+
+def _enter_submitit() -> Path | None:
+    """Set RANK, WORLD_SIZE and so on from submitit's environment, unless torchrun did.
+
+    Returns:
+        The :func:`error_file`, without what an earlier attempt left; None outside submitit.
+    """
     if "RANK" in os.environ or "SUBMITIT_EXECUTOR" not in os.environ:
-        return
+        return None
+    import submitit
+
     environment = submitit.JobEnvironment()
     # Processes choose their GPU by local rank, so every one may see all of the node's.
     submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
@@ -105,3 +125,6 @@ def _tell_torch_who_we_are() -> None:
     # The first copy of a job that Slurm has started anew may still have the port.
     port = int(os.environ["MASTER_PORT"]) - FIRST_PORT + 7 * slurm_restarts()
     os.environ["MASTER_PORT"] = str(FIRST_PORT + port % PORTS)
+    path = error_file(environment.paths)
+    path.unlink(missing_ok=True)
+    return path

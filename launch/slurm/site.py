@@ -21,8 +21,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from common.errors import UserError, option
 from common.files import read_toml, settings_file
-from launch.cluster.processes import resolve_cluster
-from launch.cluster.resources import Resources, problem, sbatch_options
+from launch.slurm.resources import Resources, problem, resolve_cluster, sbatch_options
 
 Command = TypeVar("Command")
 

@@ -1,14 +1,18 @@
-"""Where and on what a job runs, and which of sbatch's own options a user may add."""
+"""Where and on what a job runs: the options of commands, and the number of processes."""
 
+import os
 import re
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from common.errors import UserError
+from common.errors import UserError, option
 
+SLURM_GPUS = 8
+TIMEOUT_MIN = 60 * 24
 # What sbatch is told anyway: by an option of ours, or ("") by submitit and us alone.
 OURS = {
     "account": "--account",
@@ -89,7 +93,7 @@ class Resources:
 
 
 def problem(name: str, value: object) -> str:
-    """What is wrong with a field's value, if it is a number that cannot be; else ""."""
+    """Describe what is wrong with a field's value, if it is a number out of range; else ""."""
     if name == "mem_gb" and isinstance(value, int | float):
         if not 0 < value < float("inf"):
             return "must be more than 0"
@@ -102,7 +106,7 @@ def problem(name: str, value: object) -> str:
 
 
 def gpus_of_gres(words: Sequence[str]) -> int | None:
-    """How many GPUs of a node ``gres=gpu:TYPE:4`` among the words asks for; None if it does not.
+    """Number of GPUs of a node that ``gres=gpu:TYPE:4`` among the words asks for; None without one.
 
     There may be other things in the list, such as ``gres=nvme:1,gpu:4``, and GPUs of several types.
     """
@@ -113,14 +117,14 @@ def gpus_of_gres(words: Sequence[str]) -> int | None:
 
 
 def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, str | bool]:
-    """KEY=VALUE words as options of sbatch; a KEY alone is a flag.
+    """Parse KEY=VALUE words as options of sbatch; a KEY alone is a flag.
 
     Args:
         words: for example ``reservation=x``, ``exclusive``.
         where: they come from, for messages.
 
     Raises:
-        UserError: for what is no option, has no value, or is told to sbatch anyway.
+        UserError: for a word that is no option or has no value, or an option that is set anyway.
     """
     found: dict[str, str | bool] = {}
     for word in words:
@@ -139,3 +143,94 @@ def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, st
             raise UserError(f"{where} {word}: {taken[0]} is set otherwise; {hint}.")
         found[key] = value if equals else True
     return found
+
+
+def resolve_cluster(resources: Resources) -> str:
+    """``slurm``, ``local`` or ``debug``.
+
+    Raises:
+        UserError: for Slurm without sbatch, or a local or debug job on several nodes.
+    """
+    cluster = resources.cluster
+    has_slurm = shutil.which("sbatch") is not None
+    if cluster == "auto":
+        started = "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+        cluster = "debug" if started else "slurm" if has_slurm else "local"
+    if cluster == "slurm" and not has_slurm:
+        raise UserError(
+            "--cluster slurm, but sbatch is not on the PATH; use a login node of "
+            "your cluster, or --cluster local."
+        )
+    if cluster != "slurm" and resources.nodes > 1:
+        raise UserError(f"--nodes {resources.nodes} needs Slurm; a {cluster} job has one node.")
+    return cluster
+
+
+def processes(resources: Resources) -> int:
+    """Number of processes of a job.
+
+    Raises:
+        UserError: if there are not so many GPUs here, or several processes would share one, or
+            an option is out of its range.
+    """
+    cluster = resolve_cluster(resources)
+    if cluster == "debug":
+        return _started_processes(resources)
+    for name, value in asdict(resources).items():
+        if problem(name, value):
+            raise UserError(f"{option(name)} {value}: {problem(name, value)}.")
+    sbatch_options(resources.slurm)
+    gpus, tasks = gpus_per_node(resources), tasks_per_node(resources)
+    typed = gpus_of_gres(resources.slurm)
+    if typed not in (None, gpus):
+        raise UserError(
+            f"--slurm asks for {typed} GPUs of a node and --gpus-per-node for {gpus}; give both "
+            "the same number."
+        )
+    minutes = resources.timeout_min or TIMEOUT_MIN
+    if cluster == "slurm" and 60 * minutes <= resources.signal_delay_s + 60:
+        raise UserError(
+            f"--timeout-min {minutes} leaves no time before Slurm's warning, which comes up to "
+            f"{resources.signal_delay_s + 60} s before the end; raise it or lower --signal-delay-s."
+        )
+    if cluster == "local" and gpus and gpus > (here := _gpus_here()):
+        raise UserError(f"--gpus-per-node {gpus}, but this machine has {here}.")
+    if 0 < gpus < tasks:
+        raise UserError(f"--tasks-per-node {tasks} on {gpus} GPUs: there is one process per GPU.")
+    return resources.nodes * tasks
+
+
+def _started_processes(resources: Resources) -> int:
+    """Number of processes that torchrun or srun has started, or one."""
+    number = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS"))
+    for name in ("gpus_per_node", "tasks_per_node"):
+        value = getattr(resources, name)
+        if number is None and value is not None and value > 1:
+            raise UserError(
+                f"{option(name)} {value}, but --cluster debug is this one process; use --cluster "
+                "local, or start the command under torchrun."
+            )
+    return int(number or 1)
+
+
+def gpus_per_node(resources: Resources) -> int:
+    """The GPUs of each node: those asked for, or Slurm's usual 8, or all of this machine's."""
+    if resources.gpus_per_node is not None:
+        return resources.gpus_per_node
+    return SLURM_GPUS if resolve_cluster(resources) == "slurm" else _gpus_here()
+
+
+def _gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def tasks_per_node(resources: Resources) -> int:
+    """The processes of each node: those asked for, or one per GPU, or one."""
+    return resources.tasks_per_node or max(gpus_per_node(resources), 1)
+
+
+def device(resources: Resources) -> Literal["auto", "cuda"]:
+    """``cuda`` where the job has GPUs, so that it never falls back to CPUs; else ``auto``."""
+    return "cuda" if resolve_cluster(resources) != "debug" and gpus_per_node(resources) else "auto"

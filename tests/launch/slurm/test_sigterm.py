@@ -7,17 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from common.runs import is_finished
-from launch.cluster import submit
-from launch.cluster.follow import follow
-from launch.cluster.resources import Resources
-from launch.cluster.states import steps_done, unfinished
-from tests.launch.cluster.submissions import job
+from launch.slurm.states import steps_done, unfinished
 from tests.slurm.kill_and_resume import difference, result
 
 ROOT = Path(__file__).parents[3]
@@ -85,61 +80,16 @@ def left_in(session: int) -> list[str]:
     return listed.stdout.decode().splitlines()
 
 
-def test_sigterm_ends_a_local_job_that_ignores_ctrl_c(
-    tmp_path: Path, demo_root: Path, start: Start
+@pytest.mark.parametrize("where", ["--cluster local --tasks-per-node 2", "--cluster debug"])
+def test_sigterm_ends_a_command_that_ignores_ctrl_c(
+    tmp_path: Path, demo_root: Path, start: Start, where: str
 ) -> None:
-    here = "--cluster local --tasks-per-node 2"
     folder = tmp_path / "told" / "runs" / "pretrain" / "run"
-    command = start(tmp_path / "told", here)
+    command = start(tmp_path / "told", where)
     output = stopped(command, folder, 3)
     assert "SIGTERM ends this job; the same command resumes it" in output
-    assert output.endswith("stopped; the same command resumes\n")
+    assert ("stopped; the same command resumes\n" in output) == ("local" in where)
     assert left_in(command.pid) == []
-    last = finished(start(tmp_path / "told", here), folder)
+    last = finished(start(tmp_path / "told", where), folder)
     folder = tmp_path / "undisturbed" / "runs" / "pretrain" / "run"
-    assert difference(last, finished(start(tmp_path / "undisturbed", here), folder)) == ""
-
-
-def test_sigterm_ends_a_job_in_the_commands_own_process(
-    tmp_path: Path, demo_root: Path, start: Start
-) -> None:
-    folder = tmp_path / "told" / "runs" / "pretrain" / "run"
-    stopped(start(tmp_path / "told", "--cluster debug"), folder, 3)
-    last = finished(start(tmp_path / "told", "--cluster debug"), folder)
-    folder = tmp_path / "undisturbed" / "runs" / "pretrain" / "run"
-    undisturbed = finished(start(tmp_path / "undisturbed", "--cluster debug"), folder)
-    assert difference(last, undisturbed) == ""
-
-
-def test_sigterm_when_a_run_has_finished_ends_but_the_rest_of_a_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def tell_late(handle: Any, *arguments: Any) -> None:
-        handle._process.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
-        follow(handle, *arguments)
-
-    monkeypatch.setattr(submit, "follow", tell_late)
-    monkeypatch.setattr(submit, "TOLD", [])
-    first, second = job(tmp_path), job(tmp_path, seed=1)
-    submit.launch([first], Resources("local", gpus_per_node=0))
-    assert capsys.readouterr().err == ""
-    with pytest.raises(SystemExit) as ended:  # of the same command, as after --then
-        submit.launch([second], Resources("local", gpus_per_node=0))
-    assert ended.value.code == 143 and not second.folder.exists()
-    assert capsys.readouterr().err == "stopped; the same command resumes\n"
-
-
-def test_a_local_job_whose_output_nobody_reads_any_more_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def into_a_closed_pipe(*_: Any) -> None:
-        raise BrokenPipeError
-
-    handle = SimpleNamespace(job_id="7", paths=SimpleNamespace(stdout="7_0_log.out"))
-    monkeypatch.setattr(submit, "start_here", lambda *_: handle)
-    monkeypatch.setattr(submit, "follow", into_a_closed_pipe)
-    with pytest.raises(BrokenPipeError):
-        submit.launch([job(tmp_path)], Resources("local", gpus_per_node=0))
-    said = "job 7 goes on, unread; kill 7 ends it, and its output is 7_0_log.out\n"
-    assert capsys.readouterr().err == said
+    assert difference(last, finished(start(tmp_path / "undisturbed", where), folder)) == ""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from launch.cluster import site
 from launch.options import Resources, parse, resources
-from tests.launch.cluster.fake_slurm import FakeSlurm
+from launch.slurm import site
+from tests.launch.slurm.fake_slurm import FakeSlurm
 
 SETTINGS = """
 partition = "gpu"

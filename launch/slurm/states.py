@@ -1,0 +1,328 @@
+"""The state of runs that are not finished: by their jobs, their locks and their logs."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from common import attempts, runs
+from common.errors import UserError
+from common.files import write_json
+
+RECORD = "job.json"  # in a run folder
+KINDS = ("pretrain", "transfer", "segmentation", "linear", "semi")
+TIMEOUT_S = 30  # of a command of Slurm's
+TRIES, PAUSE_S = 3, 3.0
+TAIL_BYTES = 2**16  # of metrics.jsonl: more than its last line
+UNKNOWN = "UNKNOWN"
+NO_ANSWER = "Slurm does not answer"  # the reason of an UNKNOWN that may be known again later
+NEVER = "DependencyNeverSatisfied"
+FINAL = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
+    "RECONFIG_FAIL REVOKED TIMEOUT".split()
+)
+WORDS = {
+    "COMPLETED": "ended without a result",
+    "BOOT_FAIL": "its node did not boot",
+    "NODE_FAIL": "lost its node",
+    "DEADLINE": "past its deadline",
+    "OUT_OF_MEMORY": "out of memory",
+    "TIMEOUT": "timed out",
+    "PREEMPTED": "preempted for good",
+    "CONFIGURING": "starting",
+    "COMPLETING": "ending",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """The job that a run was last given to: ``job.json`` in the run folder.
+
+    Attributes:
+        cluster: ``slurm`` or ``local``.
+        job_id: ``123``, or ``123_4`` for a member of an array.
+        tasks: processes of the job.
+        submitit: absolute folder of submitit's own files for this job.
+        submitted: time of submission, UTC, ISO 8601 to the second.
+        after: the Slurm job that must succeed first, empty for none.
+        command: the command line.
+        identity: identity of the run, empty where it is not known.
+    """
+
+    cluster: str
+    job_id: str
+    tasks: int
+    submitit: str
+    submitted: str
+    after: str = ""
+    command: str = ""
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a run folder, atomically."""
+        write_json(folder / RECORD, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record | None":
+        """Read the record in a run folder; None if there is none that can be read."""
+        try:
+            saved = json.loads((folder / RECORD).read_text())
+            known = {one.name for one in fields(cls)}  # a newer version may know more
+            return cls(**{name: value for name, value in saved.items() if name in known})
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a job, as Slurm tells it.
+
+    Attributes:
+        name: Slurm's long word: PENDING, RUNNING, COMPLETED, ...; UNKNOWN if it knows nothing.
+        reason: why a job is pending, as ``squeue`` says: Priority, Dependency, ...; for an
+            UNKNOWN, ``NO_ANSWER`` if Slurm could not be asked.
+    """
+
+    name: str
+    reason: str = ""
+
+    @property
+    def live(self) -> bool:
+        """True while the job waits, runs, or will run again."""
+        return self.name != UNKNOWN and self.name not in FINAL
+
+    def in_words(self, after: str = "") -> str:
+        """Describe the state; ``after`` is the job that a pending one waits for."""
+        words = WORDS.get(self.name, self.name.lower().replace("_", " "))
+        if self.reason == NEVER:
+            parent = f"job {after}" if after else "a job"
+            return f"{words} ({parent}, which it waits for, did not succeed)"
+        if self.reason == "Dependency" and after:
+            return f"{words} (after job {after})"
+        shown = self.name in ("PENDING", UNKNOWN) and self.reason
+        return f"{words} ({self.reason})" if shown else words
+
+
+def states(job_ids: Iterable[str]) -> dict[str, State]:
+    """Ask ``squeue`` once for the state of all jobs, and ``sacct`` for what it forgot.
+
+    The queue alone says of a requeued job that it is alive: the accounts call it lost or preempted
+    until it runs again. They are asked only for what the controller answered it does not know.
+    """
+    wanted = list(dict.fromkeys(job_ids))
+    if not wanted:
+        return {}
+    queued = _squeue(wanted)
+    if queued is None:
+        return dict.fromkeys(wanted, State(UNKNOWN, NO_ANSWER))
+    forgotten = [job_id for job_id in wanted if job_id not in queued]
+    known = queued | (_sacct(forgotten) if forgotten else {})
+    return {job_id: known.get(job_id, State(UNKNOWN)) for job_id in wanted}
+
+
+def slurm_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Record, State]]:
+    """The Slurm jobs that runs were given to last, and their states, by run folder.
+
+    Raises:
+        UserError: if Slurm does not answer.
+    """
+    records = {path: record for path in folders if (record := Record.read(path))}
+    records = {path: record for path, record in records.items() if record.cluster == "slurm"}
+    known = states(record.job_id for record in records.values())
+    if any(state.reason == NO_ANSWER for state in known.values()):
+        raise UserError("Slurm does not answer; try again when its controller is back.")
+    return {path: (record, known[record.job_id]) for path, record in records.items()}
+
+
+def _squeue(job_ids: Sequence[str]) -> dict[str, State] | None:
+    """The jobs that the controller knows; None if it cannot be reached.
+
+    It forgets jobs some minutes after their end (``MinJobAge``).
+    """
+    command = ["squeue", "-a", "-h", "-r", "-t", "all", "-o", "%i|%T|%r", "-j", ",".join(job_ids)]
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(PAUSE_S)
+        try:
+            answer = _call(command)
+        except subprocess.TimeoutExpired:
+            continue
+        except OSError:  # no such command here
+            return {}
+        # With one job to ask for, having forgotten it is an error.
+        if answer.returncode == 0 or "Invalid job id" in answer.stderr:
+            rows = [line.strip().split("|", 2) for line in answer.stdout.splitlines()]
+            return {
+                row[0]: State(row[1], "" if row[2] in ("None", "(null)") else row[2])
+                for row in rows
+                if len(row) == 3
+            }
+    return None
+
+
+def _sacct(job_ids: Sequence[str]) -> dict[str, State]:
+    """The ends of jobs in the accounts; empty where there are none."""
+    try:
+        answer = _call(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(job_ids)])
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    rows = [line.strip().split("|") for line in answer.stdout.splitlines()]
+    found = {row[0]: State(row[1].split()[0]) for row in rows if len(row) == 2 and row[1].strip()}
+    # A job that lives in the accounts alone was lost: its end never came to be written.
+    return {job_id: state for job_id, state in found.items() if not state.live}
+
+
+def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    # SQUEUE_USERS and the like would hide jobs.
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("SQUEUE_")}
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT_S,
+        env=environment,
+    )
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that is not finished.
+
+    Attributes:
+        kind: ``pretrain``, ``transfer``, ...
+        name: name of its folder.
+        state: pending, running, failed, stopped, ...: Slurm's word, or by the lock of the folder.
+        job: the job it was given to last; empty if it was started in a process.
+        progress: steps done, and the number of all steps where that is known.
+        restarts: number of starts after the first.
+    """
+
+    kind: str
+    name: str
+    state: str
+    job: str
+    progress: str
+    restarts: int
+
+
+def unfinished(output_dir: Path) -> list[Unfinished]:
+    """All runs in ``output_dir`` without final metrics, kind by kind and by name."""
+    found = [
+        (folder, Record.read(folder))
+        for kind in KINDS
+        for folder in sorted((output_dir / "runs" / kind).glob("[!.]*/"))
+        if not runs.is_finished(folder) and _is_run(folder)
+    ]
+    on_slurm = [record for _, record in found if record is not None and record.cluster == "slurm"]
+    known = states(job for record in on_slurm for job in (record.job_id, record.after) if job)
+    return [
+        Unfinished(
+            folder.parent.name,
+            folder.name,
+            _state(folder, record, known),
+            record.job_id if record is not None else "",
+            progress(folder),
+            max(attempts.count(folder) - 1, 0),
+        )
+        for folder, record in found
+        if folder.exists() and not runs.is_finished(folder)  # it may have ended meanwhile
+    ]
+
+
+def _is_run(folder: Path) -> bool:
+    marks = (RECORD, runs.IDENTITY, runs.LOCK, "submitit")
+    return any((folder / mark).exists() for mark in marks)
+
+
+def _state(folder: Path, record: Record | None, known: dict[str, State]) -> str:
+    """Slurm's word if the job lives; else the lock's if it is held; else how the job ended."""
+    if record is None or record.cluster != "slurm":
+        return "running" if is_held(folder) else "stopped"
+    state = known[record.job_id]
+    if state.live:
+        return state.in_words(record.after)
+    if is_held(folder):
+        return "running"
+    if state == State(UNKNOWN):
+        return "stopped"
+    if waited_in_vain(state, known.get(record.after)):
+        state = State(state.name, NEVER)
+    return state.in_words(record.after)
+
+
+def waited_in_vain(state: State, parent: State | None) -> bool:
+    """True if a job ended, or waits for ever, because the one it depends on failed."""
+    if state.reason == NEVER:
+        return True
+    failed = parent is not None and parent.name in FINAL - {"COMPLETED"}
+    return state.name == "CANCELLED" and failed
+
+
+def is_held(folder: Path) -> bool:
+    """True if a running job holds the run folder; leaves no trace there."""
+    try:
+        file = open(folder / runs.LOCK, "rb")  # noqa: SIM115
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two may look at once
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
+
+
+def steps_done(folder: Path) -> int:
+    """Number of steps that a run has logged."""
+    row = _last_row(folder)
+    return max(0, int(row.get("step", row.get("iteration", -1))) + 1)
+
+
+def progress(folder: Path) -> str:
+    """Progress of a run: ``200 of 90000`` or ``200, epoch 2 of 100``; empty at its start."""
+    row = _last_row(folder)
+    if not row:
+        return ""
+    done = str(steps_done(folder))
+    iterations = re.search(r"^\s+MAX_ITER: (\d+)$", _text(folder / "config.yaml"), re.MULTILINE)
+    if iterations:
+        return f"{done} of {iterations[1]}"
+    epochs = re.search(r'^  "epochs": (\d+)', _text(folder / "config.json"), re.MULTILINE)
+    if epochs and "epoch" in row:
+        return f"{done}, epoch {max(0, row['epoch']) + 1} of {epochs[1]}"
+    return done
+
+
+def _last_row(folder: Path) -> dict[str, Any]:
+    """The last whole line of ``metrics.jsonl``, without reading those before."""
+    try:
+        with open(folder / "metrics.jsonl", "rb") as file:
+            file.seek(-min(TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut short
+            continue
+        if isinstance(row, dict) and ("step" in row or "iteration" in row):
+            return row
+    return {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
