@@ -140,6 +140,18 @@ def slurm_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Record, State]]:
     return {path: (record, known[record.job_id]) for path, record in records.items()}
 
 
+def check_controller() -> None:
+    """Raise if Slurm's controller does not answer, without which sbatch hangs.
+
+    Raises:
+        UserError: then.
+    """
+    if _squeue(["1"]) is None:
+        raise UserError(
+            "Slurm's controller does not answer; try again once `scontrol ping` says that it is up."
+        )
+
+
 def _squeue(job_ids: Sequence[str]) -> dict[str, State] | None:
     """The jobs that the controller knows; None if it cannot be reached.
 

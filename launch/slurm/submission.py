@@ -1,9 +1,7 @@
 """Submission of jobs to Slurm, this machine or this process."""
 
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,12 +14,10 @@ from common.errors import UserError
 from launch.slurm.following import Submitted, attach, follow_local, stop
 from launch.slurm.job import Job
 from launch.slurm.resources import Resources, processes, resolve_cluster
-from launch.slurm.states import UNKNOWN, Record, State, is_held, slurm_jobs
+from launch.slurm.states import UNKNOWN, Record, State, check_controller, is_held, slurm_jobs
 
 LOCK = ".submit.lock"  # in runs/
 LOCK_S = 120.0  # for another command, which may be waiting for sbatch
-ANSWER_S = 10  # for one question to Slurm's controller
-PATIENCE_S, PAUSE_S = 45, 3  # while it is restarted
 Known = dict[Path, tuple[Record, State]]  # by run folder: its job on Slurm, and how that is
 
 
@@ -65,7 +61,7 @@ def launch(
         return []
     if not todo:
         return []
-    _wait_for_controller()
+    check_controller()
     skips = any(groups) or (len(jobs) > 1 if skip_live is None else skip_live)
     with _alone(todo[0].output_dir):
         known = slurm_jobs(job.folder for job in todo)
@@ -229,37 +225,6 @@ def _without_held(jobs: Sequence[Job], known: Known, skip_live: bool) -> list[Jo
             raise UserError(f"{said}; wait for it, end it, or choose another --name.")
         print(f"left alone: {said}", flush=True)
     return free
-
-
-def _wait_for_controller() -> None:
-    """Wait for Slurm's controller, for a moment; without it sbatch would hang.
-
-    Raises:
-        UserError: if it does not answer.
-    """
-    until = time.monotonic() + PATIENCE_S
-    told = False
-    while _controller_is_down():
-        if time.monotonic() > until:
-            raise UserError(
-                "Slurm's controller does not answer; try again once `scontrol ping` says that it "
-                "is up."
-            )
-        if not told:
-            print("waiting for Slurm's controller", flush=True)
-        told = True
-        time.sleep(PAUSE_S)
-
-
-def _controller_is_down() -> bool:
-    command = ["scontrol", "ping"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
-    except subprocess.TimeoutExpired:
-        return True
-    except OSError:  # sbatch will say what is wrong
-        return False
-    return "is DOWN" in answer.stdout and "is UP" not in answer.stdout
 
 
 @contextmanager

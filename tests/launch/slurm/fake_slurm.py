@@ -14,10 +14,9 @@ SCRIPTS = {
         env > "$here/$job.env"
         echo "Submitted batch job $job"
     """,
-    "squeue": """cat "$here/queue" 2>/dev/null; exit 0""",
+    "squeue": """[ -e "$here/down" ] && exit 1; cat "$here/queue" 2>/dev/null; exit 0""",
     "sacct": "exit 1",
     "scancel": """echo "$@" >> "$here/cancelled" """,
-    "scontrol": """cat "$here/ping" 2>/dev/null; exit 0""",
     "srun": "exit 0",
     "sleep": "exit 0",
 }
