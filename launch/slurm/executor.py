@@ -191,13 +191,14 @@ def _record(jobs: Sequence[Job], handles: Sequence[Any], cluster: str, after: st
 def _undone(jobs: Sequence[Job], folder: Path) -> Iterator[None]:
     """If the block raises, delete new run folders, and files that submitit left in ``folder``."""
     new = [job.folder for job in jobs if not job.folder.exists()]
+    before = {*folder.glob("*.*")}
     try:
         yield
     except BaseException:
         for path in new:
             shutil.rmtree(path, ignore_errors=True)
             runs.delete_empty(path.parent)
-        for path in folder.glob("*.*"):  # a job's files are in a folder of their own
+        for path in {*folder.glob("*.*")} - before:  # a job's files are in a folder of their own
             if path.is_file():
                 path.unlink()
         runs.delete_empty(folder)

@@ -62,9 +62,9 @@ def test_the_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:
     rows = contents.pop("detectron2-0.6.dist-info/RECORD").decode().splitlines()
     assert rows.pop() == "detectron2-0.6.dist-info/RECORD,,"
     for row, (path, content) in zip(rows, contents.items(), strict=True):
-        name, digest, size = row.split(",")
+        filename, digest, size = row.split(",")
         expected = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
-        assert (name, digest, int(size)) == (path, f"sha256={expected}", len(content))
+        assert (filename, digest, int(size)) == (path, f"sha256={expected}", len(content))
 
 
 def test_equal_sources_make_equal_wheels() -> None:

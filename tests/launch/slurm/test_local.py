@@ -90,7 +90,7 @@ def test_a_dead_process_ends_the_others(start: Start, capsys: pytest.CaptureFixt
     started = time.monotonic()
     with pytest.raises(UserError, match=r"job \d+ failed; its output is in .*the same command"):
         follow_local(*start(work, 2), [])
-    assert time.monotonic() - started < 14
+    assert time.monotonic() - started < 100  # and not 300
     assert "rank 1 is dead" in capsys.readouterr().err
 
 
@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_is_named_and_ends_the_others(
     started = time.monotonic()
     with pytest.raises(UserError) as error:
         follow_local(handle, one, [])
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 100  # and not 300
     assert str(error.value) == (
         "process 1 of 3 was killed by SIGKILL, as when memory runs out; its output is in "
         f"{handle.task(1).paths.stderr}, and the same command resumes the run."
