@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(ROOT)
@@ -48,6 +46,8 @@ def main() -> None:
     """The console command."""
     options = parse(Command, "launch/demo.py")
     common = ["--output-dir", str(options.output_dir), "--cluster", options.cluster]
+    import torch
+
     common += ["--gpus-per-node", str(min(1, torch.cuda.device_count()))]
     folder = pretrain.run([*PRETRAIN.split(), *common])
     assert folder is not None
