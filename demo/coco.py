@@ -64,7 +64,7 @@ def write(root: Path, split: str, count: int, seed: int) -> None:
 
 
 def annotation(instance: Instance) -> dict[str, Any]:
-    """What COCO says of an object, but for the ids of annotation and image.
+    """COCO's annotation of an object, without the ids of annotation and image.
 
     ``area`` is the number of visible pixels; ``bbox`` is (x, y, width, height) in pixels.
     """

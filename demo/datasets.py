@@ -31,7 +31,7 @@ ENVIRONMENT = "LEWEL_DEMO_DIR"
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How many images there are; of ``imagenet``, a class."""
+    """Numbers of images; of ``imagenet``, in each class."""
 
     imagenet_train: int = 100
     imagenet_val: int = 20
@@ -98,7 +98,7 @@ def write(root: Path, seed: int = 0, counts: Counts = FULL) -> Path:
 
 
 def manifest(root: Path) -> dict[str, Any] | None:
-    """What ``manifest.json`` says of the set in ``root``; None if there is none."""
+    """The ``manifest.json`` of the set in ``root``; None if there is none."""
     try:
         found = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError):

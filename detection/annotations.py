@@ -126,7 +126,7 @@ class _Judged:
         self.changed = self.changed or bool(self.repairs)
 
     def content(self) -> dict[str, list[Item]]:
-        """What can be used, under ids that are whole numbers."""
+        """The usable part, under ids that are whole numbers."""
         images, labels = self.numbers, self.labels
         return {
             "images": [_only(IMAGE, i, id=images[i["id"]]) for i in self.images.values()],

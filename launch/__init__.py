@@ -1,1 +1,1 @@
-"""What people type; each command is a submitit job, or runs in this process."""
+"""The commands; each is a submitit job, or runs in this process."""

@@ -26,7 +26,7 @@ Command = TypeVar("Command")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which folder a run has.
+    """The folder of a run.
 
     Attributes:
         name: Name of the run folder; by default made of what tells the run from others.

@@ -1,4 +1,4 @@
-"""Where and on what a job runs: the options of commands, and the number of processes."""
+"""Place and resources of a job: the options of commands, and the number of processes."""
 
 import os
 import re
@@ -44,7 +44,7 @@ LEAST = {"gpus_per_node": 0, "max_requeues": 0}  # of other numbers 1
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and on what a job runs.
+    """Place and resources of a job.
 
     Attributes:
         cluster: slurm, local (a background process on this machine), debug (this process), or

@@ -34,7 +34,7 @@ KINDS = {int: "a whole number", float: "a number", str: "text", tuple: "a list o
 
 
 def file() -> Path:
-    """Where the settings are, if there are any."""
+    """The path of the settings, which need not exist."""
     return settings_file("slurm.toml")
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 BLOCK = 32  # neighbours in a shard that a training reads at once: of ImageNet, 3.5 MB
 GAP = 1 << 16  # bytes between two images that are rather read than skipped
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is cut short, of another kind, or absurdly large."""
+"""Errors of Pillow for a file that is cut short, of another kind, or absurdly large."""
 
 Views = Callable[[Image.Image, int, int], tuple[Tensor, ...]]
 """(RGB image, epoch, index) -> tensors (3, s, s): the same for the same epoch and index."""

@@ -166,7 +166,7 @@ def _tars(folder: Path) -> list[Path]:
 
 
 def _split_of(shard: Path) -> Split | None:
-    """What the name of a shard says about it."""
+    """The split that the name of a shard tells."""
     name = shard.name.lower()
     return "train" if "train" in name else "val" if "val" in name else None
 
