@@ -277,7 +277,7 @@ def _raise_with(ending: str, handle: Any) -> NoReturn:
         with suppress(OSError):
             raise UserError(error_file(each).read_text())
     # Those that died by themselves first: the others were ended because of them.
-    for each in sorted(paths, key=lambda each: each.result_pickle.exists()):
+    for each in sorted(paths, key=lambda each: not each.result_pickle.exists()):
         text = each.stderr.read_text(errors="replace").strip() if each.stderr.exists() else ""
         if text:
             print(text[-TAIL:], file=sys.stderr)
