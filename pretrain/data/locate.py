@@ -8,13 +8,12 @@ from braceexpand import braceexpand
 
 import demo
 from common.errors import UserError
+from pretrain.data.shards import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from pretrain.data.images import ImageSource
 
 DEMO = "demo"
-# torchvision's IMG_EXTENSIONS, here for commands that answer without it.
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
 Split = Literal["train", "val"]
 
 

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 from common.cache import cached, file_facts
 from common.errors import UserError
-from pretrain.data.locate import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 LAYOUT = 2  # of the cached file; another number has the shards read again
 READERS = 8  # shards read at once: on a network disk, time goes into waiting
 CLASSES = ("cls", "json")
+# torchvision's IMG_EXTENSIONS, here for commands that answer without it.
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
 BLOCK = 512  # bytes, of a tar file
 
 

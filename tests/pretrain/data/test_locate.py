@@ -8,7 +8,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from common.errors import UserError
 from pretrain.data.images import ImageSource
-from pretrain.data.locate import IMAGE_SUFFIXES, locate, open_images, open_validation
+from pretrain.data.locate import locate, open_images, open_validation
+from pretrain.data.shards import IMAGE_SUFFIXES
 from tests.pretrain.data.helpers import picture, write_shards
 
 
