@@ -87,8 +87,7 @@ def running(
         folder.mkdir(exist_ok=True)  # another node may not see it yet
         _log_to(folder, world.rank)
         if world.is_main:
-            if not (folder / runs.IDENTITY).exists():  # of weights that were settled before
-                runs.claim(folder, identity)
+            runs.claim(folder, identity)
             if config is not None:
                 write_json(folder / "config.json", config)
             if attempt.restarts:

@@ -91,8 +91,14 @@ def require_same(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) 
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write the identity of a run into its folder; for the main process."""
-    write_json(folder / IDENTITY, identity)
+    """Write into ``folder`` whose it is; for the main process.
+
+    The SHA-256 of weights that an earlier attempt found is kept.
+    """
+    path = folder / IDENTITY
+    if identity.get(TO_COME) == "" and path.exists():
+        identity = identity | {TO_COME: json.loads(path.read_text()).get(TO_COME, "")}
+    write_json(path, identity)
 
 
 def is_finished(folder: Path) -> bool:

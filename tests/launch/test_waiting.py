@@ -90,8 +90,13 @@ def test_a_job_that_waited_records_its_weights_and_is_recognised(
     assert "already finished" in capsys.readouterr().out
     path.unlink()
     finish(pending, best_acc1=1.0)  # as after --fresh
-    with pytest.raises(UserError, match=r"holds another run: weights_sha256 \('\w+' there, '\w+' "):
+    another = r"holds another run: weights_sha256 \('\w+' there, '\w+' "
+    with pytest.raises(UserError, match=another):
         launch.transfer.submit(launch.transfer.plan(command, SHORT), command.run, DEBUG)
+    (job.folder / runs.FINAL).unlink()
+    for _ in range(2):  # as Slurm starts it after a requeue
+        with pytest.raises(UserError, match=another):
+            job()
 
 
 def test_a_run_of_weights_that_are_made_anew_is_refused_before_the_wait(
