@@ -117,11 +117,11 @@ def _members(shard: Path) -> Iterator[Member]:
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
             folder, slash, name = member.name.rpartition("/")
-            stem, _, suffix = name.partition(".")
+            stem, dot, suffix = name.partition(".")
             key, suffix = folder + slash + stem, suffix.lower()
             top = member.name.partition("/")[0]
             own = top.startswith("__") and top.endswith("__")  # WebDataset's
-            if member.isreg() and key and suffix and not own:
+            if member.isreg() and key and dot and not own:
                 file = tar.extractfile(member) if suffix in CLASSES else None
                 content = file.read() if file else b""
                 yield Member(key, suffix, member.offset_data, member.size, content)

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import webdataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
@@ -67,6 +67,7 @@ NAMES = st.tuples(*PARTS).map("".join)
 
 @settings(deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=8, unique=True))
+@example(names=["./b.cls", "a.", "./b.jpg"])
 def test_samples_are_webdatasets(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
