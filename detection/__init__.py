@@ -4,6 +4,10 @@ Importing this package registers what ``det_configs/*.yaml`` name beyond Detectr
 ``Res5ROIHeadsExtraNorm`` and the ``demo_*`` datasets.
 """
 
-from detection import datasets, roi_heads
+import sys
 
-__all__ = ["datasets", "roi_heads"]
+# While Python looks for the module of ``python -m detection.convert``, which needs none of this.
+if sys.argv[:1] != ["-m"]:
+    from detection import datasets, roi_heads
+
+    __all__ = ["datasets", "roi_heads"]

@@ -8,38 +8,36 @@ pre-training.
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tyro
-from torch import Tensor
 
-from common.backbones import Backbone, Which, read_backbone
 from common.errors import UserError, command
 from common.files import atomic_write, check_output
 from common.locks import locked
-from common.resnets import architecture_of
+
+if TYPE_CHECKING:
+    from common.backbones import Backbone, Which
 
 AUTHOR = "lewel-transfer"
 CAFFE2 = "Caffe2"  # whom Detectron2 takes for the author of weights that name none
 TORCHVISION = "torchvision"  # of Detectron2's tools/convert-torchvision-to-d2.py
 
-# What a pickled NumPy array names, in NumPy 1's and in NumPy 2's words, and Python 2's strings.
+# Names in a pickled NumPy array, of NumPy 1 and 2, and in Python 2's strings.
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }
+_ORIGIN = ("method", "norm", "epochs", "network", "recipe")
 
 
 def detectron2_name(name: str) -> str:
@@ -48,33 +46,39 @@ def detectron2_name(name: str) -> str:
     >>> detectron2_name("layer1.0.downsample.1.running_var")
     'res2.0.shortcut.norm.running_var'
     """
-    stage, *rest = name.split(".")
-    if stage in ("conv1", "bn1"):
-        return ".".join(["stem", "conv1", *(["norm"] if stage == "bn1" else []), *rest])
-    block, layer, *rest = rest
-    if layer == "downsample":
-        index, *rest = rest
-        words = ["shortcut", *(["norm"] if index == "1" else [])]
-    else:
-        kind, number = layer[:-1], layer[-1]
-        words = [f"conv{number}", *(["norm"] if kind == "bn" else [])]
-    return ".".join([f"res{int(stage.removeprefix('layer')) + 1}", block, *words, *rest])
+    name = re.sub(r"^(?=conv1|bn1)", "stem.", name)
+    name = re.sub(r"^layer(\d+)", lambda found: f"res{int(found[1]) + 1}", name)
+    name = re.sub(r"\bbn(\d)", r"conv\1.norm", name)
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
-def to_detectron2(backbone: Backbone) -> dict[str, np.ndarray]:
-    """Detectron2's names and arrays of every tensor of ``backbone``; floats as float32."""
-    return {detectron2_name(name): _array(value) for name, value in backbone.tensors.items()}
+def convert(
+    checkpoint: str | os.PathLike[str], output: str | os.PathLike[str], which: "Which" = "online"
+) -> "Backbone":
+    """Convert a checkpoint of any known format to a Detectron2 ``.pkl``; return what was found.
 
+    Args:
+        checkpoint: a file of any format of :data:`common.formats.FORMATS`.
+        output: the ``.pkl``; floats are written as float32.
+        which: the network that gradients trained, or the target that followed it by EMA.
 
-def _array(tensor: Tensor) -> np.ndarray:
-    kept = tensor.float() if tensor.is_floating_point() else tensor
-    return kept.detach().contiguous().numpy()
+    Raises:
+        UserError: unless every tensor of the backbone is there with its shape, and the output can
+            be written; nothing is written then.
+    """
+    from common.backbones import read_backbone
 
-
-def write(backbone: Backbone, output: str | os.PathLike[str]) -> None:
-    """Write ``backbone`` as Detectron2 weights, atomically, and what is known of its origin."""
+    check_output(Path(output))
+    backbone = read_backbone(checkpoint, which)
+    arrays = {
+        detectron2_name(name): (tensor.float() if tensor.is_floating_point() else tensor)
+        .detach()
+        .contiguous()
+        .numpy()
+        for name, tensor in backbone.tensors.items()
+    }
     content = {
-        "model": to_detectron2(backbone),
+        "model": arrays,
         "__author__": AUTHOR,
         "matching_heuristics": True,
         "method": backbone.method,
@@ -83,31 +87,9 @@ def write(backbone: Backbone, output: str | os.PathLike[str]) -> None:
         "recipe": backbone.recipe,
         "network": backbone.which,
     }
-    with atomic_write(output) as file:
-        pickle.dump(content, file)
-
-
-def convert(
-    checkpoint: str | os.PathLike[str], output: str | os.PathLike[str], which: Which = "online"
-) -> Backbone:
-    """Convert a checkpoint to a Detectron2 ``.pkl``.
-
-    Args:
-        checkpoint: a file of any format of :data:`common.formats.FORMATS`.
-        output: where to write.
-        which: the network that gradients trained, or the target that followed it by EMA.
-
-    Returns:
-        What was found.
-
-    Raises:
-        UserError: unless every tensor of the backbone is there with its shape, and the output can
-            be written; nothing is written then.
-    """
-    check_output(Path(output))
-    backbone = read_backbone(checkpoint, which)
     try:
-        write(backbone, output)
+        with atomic_write(output) as file:
+            pickle.dump(content, file)
     except OSError as error:
         raise UserError(
             f"{output} cannot be written ({error.strerror}); choose another place."
@@ -116,15 +98,12 @@ def convert(
 
 
 def converted(checkpoint: str, digest: str, folder: Path) -> Path:
-    """Detectron2 weights of a checkpoint, made once for all jobs that start from it.
+    """Detectron2 weights of a checkpoint, converted once for all jobs that start from it.
 
     Args:
         checkpoint: the file.
         digest: its SHA-256, which names the result.
-        folder: of such results; made if need be.
-
-    Raises:
-        UserError: as :func:`convert`.
+        folder: for such results; made if need be.
     """
     path = folder / f"{digest[:16]}.pkl"
     try:
@@ -142,17 +121,17 @@ def converted(checkpoint: str, digest: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Pickled:
-    """Weights in Detectron2's format.
+    """Weights in Detectron2's format; ``""`` and None where they do not tell.
 
     Attributes:
-        author: who wrote them.
-        architecture: torchvision's name of the ResNet that they are; "" for anything else.
-        method: pre-training method; "" where they do not tell.
-        norm: norm of the pre-training, "" likewise.
-        epochs: epochs of pre-training, None likewise.
-        network: ``online`` or ``target``, "" likewise.
+        author: whom Detectron2 takes for the author.
+        architecture: torchvision's name of the ResNet; "" for anything else.
+        method: pre-training method.
+        norm: its norm.
+        epochs: its epochs.
+        network: ``online`` or ``target``.
         recipe: differences of a pre-training of ours from the run with the published figures.
-        signed: False if they do not name their author, whom Detectron2 guesses then.
+        signed: False if they name no author.
     """
 
     author: str
@@ -173,11 +152,13 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_weights(path: Path) -> Pickled:
-    """Read what weights in Detectron2's format are, without running code of the file's.
+    """Read the origin of weights in Detectron2's format, without running code of the file's.
 
     Raises:
         UserError: if the file is no Detectron2 weights, or a ResNet of ours is not whole.
     """
+    from common.resnets import architecture_of
+
     try:
         with path.open("rb") as file:
             data = _ArrayUnpickler(file, encoding="latin1").load()
@@ -186,28 +167,31 @@ def read_weights(path: Path) -> Pickled:
         raise UserError(
             f"{path} is not readable as Detectron2 weights ({reason}); copy or convert it again."
         ) from error
+    data = data if isinstance(data, dict) else {}
+    signed = "__author__" in data
     author, model = _contents(data)
-    signed = isinstance(data, dict) and "__author__" in data
     if not is_state(model):
         raise UserError(
             f"{path} has a model but no __author__, without which Detectron2 does not find it; "
             "name one in the file, or convert a checkpoint again."
-            if isinstance(data, dict) and is_state(data.get("model")) and not signed
+            if is_state(data.get("model")) and not signed
             else f"{path} holds no Detectron2 weights; convert a checkpoint again."
         )
-    if author != AUTHOR:
-        shapes = _backbone_shapes(author, model)
-        return Pickled(author, architecture_of(shapes, detectron2_name), signed=signed)
     shapes = {name: tuple(array.shape) for name, array in model.items()}
+    if author != AUTHOR:
+        shapes = _backbone_of(author, shapes)
+        return Pickled(author, architecture_of(shapes, detectron2_name), signed=signed)
     architecture = architecture_of(shapes, detectron2_name)
     if not architecture:
         raise UserError(f"{path} is not a whole ResNet; convert its checkpoint again.")
-    fields = ("method", "norm", "epochs", "network", "recipe")
-    return Pickled(author, architecture, **{key: data[key] for key in fields if key in data})
+    return Pickled(author, architecture, **{key: data[key] for key in _ORIGIN if key in data})
 
 
 def is_state(model: object) -> bool:
     """True for what Detectron2 can load: arrays or tensors by name, and nothing else."""
+    import numpy as np
+    from torch import Tensor
+
     return (
         isinstance(model, Mapping)
         and len(model) > 0
@@ -215,10 +199,8 @@ def is_state(model: object) -> bool:
     )
 
 
-def _contents(data: Any) -> tuple[str, Any]:
+def _contents(data: dict[str, Any]) -> tuple[str, Any]:
     """Author and model, as Detectron2's ``DetectionCheckpointer`` finds them."""
-    if not isinstance(data, dict):
-        return "", None
     if "model" in data and "__author__" in data:
         return str(data["__author__"]), data["model"]
     blobs = data.get("blobs", data)  # Detectron's, of Caffe2
@@ -227,21 +209,20 @@ def _contents(data: Any) -> tuple[str, Any]:
     return CAFFE2, {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
 
 
-def _backbone_shapes(author: str, model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes of what strangers named like a ResNet, but for what Detectron2 leaves out: the fc,
-    and the bias of MSRA's first convolution."""
+def _backbone_of(author: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Of weights of others what Detectron2 loads into a ResNet: no fc, no bias of conv1."""
     from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 
-    names = convert_basic_c2_names([*model]) if author == CAFFE2 else [*model]
+    names = convert_basic_c2_names([*shapes]) if author == CAFFE2 else [*shapes]
     return {
-        name: tuple(array.shape)
-        for name, array in zip(names, model.values(), strict=True)
+        name: shape
+        for name, shape in zip(names, shapes.values(), strict=True)
         if name.startswith(("stem.", "res"))
         and not name.startswith(("stem.fc.", "stem.conv1.bias"))
     }
 
 
-def report(backbone: Backbone) -> list[str]:
+def _report(backbone: "Backbone") -> list[str]:
     """The tensors of a checkpoint that were used, ignored and missing; one line each."""
     method = f"method {backbone.method}" if backbone.method else "method not known"
     found, missing = len(backbone.tensors), len(backbone.missing)
@@ -255,32 +236,31 @@ def report(backbone: Backbone) -> list[str]:
     return [*lines, f"{found} of {found + missing} backbone tensors"]
 
 
-@dataclass(frozen=True)
-class Options:
+def _command(
+    checkpoint: tyro.conf.Positional[Path],
+    output: tyro.conf.Positional[Path],
+    online: bool = False,
+    target: bool = False,
+) -> None:
     """Convert a checkpoint of a self-supervised ResNet to Detectron2 weights.
 
-    Attributes:
+    Args:
         checkpoint: a checkpoint of any known format.
         output: the .pkl to write.
         online: convert the network that gradients trained; the default.
         target: convert the network that followed it by EMA.
     """
-
-    checkpoint: tyro.conf.Positional[Path]
-    output: tyro.conf.Positional[Path]
-    online: bool = False
-    target: bool = False
+    if online and target:
+        raise UserError("--online and --target are two networks; give one of them.")
+    backbone = convert(checkpoint, output, "target" if target else "online")
+    print("\n".join(_report(backbone)), f"written to {output}")
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     """``python -m detection.convert IN OUT [--target]``."""
     style = (tyro.conf.FlagCreatePairsOff,)
-    options = tyro.cli(Options, prog="python -m detection.convert", args=arguments, config=style)
-    if options.online and options.target:
-        raise UserError("--online and --target are two networks; give one of them.")
-    backbone = convert(options.checkpoint, options.output, "target" if options.target else "online")
-    print("\n".join(report(backbone)), f"written to {options.output}")
+    tyro.cli(_command, prog="python -m detection.convert", args=arguments, config=style)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ Importing this package registers what ``det_configs/*.yaml`` name beyond Detectr
 ``build_dilated_resnet_backbone``, VOC 2012's segmentation sets and the embedded ones.
 """
 
-from segmentation import backbone, datasets, fcn
+import sys
 
-__all__ = ["backbone", "datasets", "fcn"]
+# While Python looks for the module of ``python -m segmentation.train_aug``, which needs no network.
+if sys.argv[:1] != ["-m"]:
+    from segmentation import backbone, datasets, fcn
+
+    __all__ = ["backbone", "datasets", "fcn"]

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
 from detection.datasets import DEMO_PREFIX, DEMO_ROOT
+from segmentation.masks import CLASSES, IGNORE
 
-CLASSES = ("background", *CLASS_NAMES)
-IGNORE = 255  # VOC's border around objects
 MASKS = {
     "train": "SegmentationClass",
     "val": "SegmentationClass",
@@ -25,13 +23,7 @@ MASKS = {
 
 
 def load(root: Path, split: str, masks: str) -> list[dict[str, Any]]:
-    """Detectron2's records of a split: image, mask, id.
-
-    Args:
-        root: the folder VOC2012.
-        split: name of a list in ``ImageSets/Segmentation``.
-        masks: name of the folder of masks.
-    """
+    """Detectron2's records of a split of the folder VOC2012: image, mask, id."""
     return [
         {
             "file_name": str(root / "JPEGImages" / f"{name}.jpg"),

@@ -6,19 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from demo.classes import VOC_CLASSES
+
+CLASSES = ("background", *VOC_CLASSES)
+IGNORE = 255  # VOC's border around objects
 MODES = {"P", "L", "1"}  # one number a pixel; a palette only colours it for the eye
 
 
 def read_mask(path: str | Path, classes: int, ignore: int) -> NDArray[np.uint8]:
-    """The class index of each pixel, (height, width).
+    """The class index of each pixel, (height, width), below ``classes`` or equal to ``ignore``.
 
-    Detectron2's own mapper converts masks to grey, which turns a palette's colours into numbers
-    that are no classes.
-
-    Args:
-        path: a PNG.
-        classes: indices are below it.
-        ignore: the one other value that is allowed.
+    Detectron2's own mapper turns a palette's colours to grey, and so into numbers that are no
+    classes.
 
     Raises:
         OSError: naming the file, if it cannot be read or holds something else.

@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from common.errors import UserError, command
 from common.files import atomic_write
-from segmentation.datasets import CLASSES, IGNORE, MASKS, list_of
-from segmentation.masks import read_mask
+from segmentation.masks import CLASSES, IGNORE, read_mask
 
 IMAGES = 10_582
 
@@ -40,7 +39,8 @@ def make(sbd: tyro.conf.Positional[Path], voc: tyro.conf.Positional[Path]) -> No
             else is where the masks belong; nothing is written then.
     """
     mats = _mats(sbd)
-    train, val = (_read_list(voc, split) for split in ("train", "val"))
+    lists = voc / "ImageSets" / "Segmentation"
+    train, val = (_read_list(lists / f"{split}.txt") for split in ("train", "val"))
     names = sorted((mats.keys() | set(train)) - set(val))
     if len(names) != IMAGES:
         raise UserError(
@@ -54,36 +54,29 @@ def make(sbd: tyro.conf.Positional[Path], voc: tyro.conf.Positional[Path]) -> No
             f"{voc / 'JPEGImages'} lacks {len(missing):,} images, such as {missing[0]}.jpg; unpack "
             "VOC2012's trainval again."
         )
-    folder = voc / MASKS["train_aug"]
+    folder = voc / "SegmentationClassAug"
     if not _is_made(folder, names):
         with _appearing(folder) as partial:
             official = set(train)
             for name in tqdm(names, unit="mask", disable=None):
                 if name in official:
-                    _copy(voc / MASKS["train"] / f"{name}.png", partial)
+                    _copy(voc / "SegmentationClass" / f"{name}.png", partial)
                 else:
                     _convert(mats[name], voc / "JPEGImages" / f"{name}.jpg", partial)
-    with atomic_write(list_of(voc, "train_aug"), "w") as file:
+    with atomic_write(lists / "train_aug.txt", "w") as file:
         file.writelines(f"{name}\n" for name in names)
-    print(f"{len(names):,} images in {list_of(voc, 'train_aug')}")
+    print(f"{len(names):,} images in {lists / 'train_aug.txt'}")
 
 
 def read_sbd(path: Path) -> NDArray[np.uint8]:
-    """The class index of each pixel (height, width) in an SBD file, 0 for the background.
-
-    Raises:
-        UserError: if it is no such file.
-    """
+    """The class index of each pixel (height, width) in an SBD file, 0 for the background."""
     try:
         mask = scipy.io.loadmat(path)["GTcls"]["Segmentation"][0, 0]
     except Exception as error:  # SciPy raises almost anything for a file that was cut short
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a mask of SBD's ({reason}); unpack it again.") from error
-    if (
-        mask.ndim != 2
-        or mask.dtype.kind not in "iu"
-        or not np.isin(mask, range(len(CLASSES))).all()
-    ):
+    classes = range(len(CLASSES))
+    if mask.ndim != 2 or mask.dtype.kind not in "iu" or not np.isin(mask, classes).all():
         raise UserError(
             f"{path} is not a mask of SBD's: its values are not classes from 0 to 20; unpack it "
             "again."
@@ -101,8 +94,7 @@ def _mats(sbd: Path) -> dict[str, Path]:
     )
 
 
-def _read_list(voc: Path, split: str) -> list[str]:
-    path = list_of(voc, split)
+def _read_list(path: Path) -> list[str]:
     if not path.exists():
         raise UserError(f"{path} is not there; give the folder VOC2012 of the VOC release.")
     return path.read_text().split()

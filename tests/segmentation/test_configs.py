@@ -11,8 +11,8 @@ from detection.config import fit_to_device
 from detection.datasets import uses_demo
 from detection.evaluation import kind_of
 from detection.schedule import build_lr_scheduler
-from segmentation.datasets import CLASSES
 from segmentation.evaluation import SEGMENTATION
+from segmentation.masks import CLASSES
 from tests.detection.helpers import CONFIGS, config
 
 PUBLISHED = {  # MoCo (arXiv 1911.05722), A.5; BYOL (arXiv 2006.07733), D.4

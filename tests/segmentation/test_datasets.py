@@ -10,7 +10,7 @@ import segmentation
 from common.errors import UserError
 from detection.coco import require_usable
 from detection.inspection import inspect_datasets
-from segmentation.datasets import CLASSES
+from segmentation.masks import CLASSES
 from tests.detection.helpers import config
 
 VOC = (

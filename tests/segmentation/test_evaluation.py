@@ -17,8 +17,8 @@ import segmentation  # noqa: F401  registers the data sets
 from common.errors import UserError
 from detection.evaluation import evaluate, kind_of
 from segmentation import datasets
-from segmentation.datasets import CLASSES
 from segmentation.evaluation import SEGMENTATION
+from segmentation.masks import CLASSES
 from tests.detection.helpers import config
 
 Masks = dict[str, NDArray[np.uint8]]

@@ -8,8 +8,7 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from demo.voc import palette
-from segmentation.datasets import CLASSES
-from segmentation.masks import read_mask
+from segmentation.masks import CLASSES, read_mask
 
 LABELS = np.array([[0, 1, 20], [255, 7, 15]], np.uint8)
 

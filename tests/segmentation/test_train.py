@@ -16,8 +16,8 @@ from common.weights import Weights
 from detection import train as detection_train
 from detection.config import TransferConfig, read, resolve
 from detection.convert import convert
-from segmentation.datasets import CLASSES
 from segmentation.evaluation import SEGMENTATION
+from segmentation.masks import CLASSES
 from segmentation.train import transfer
 from tests.alone import Ended, told_after
 from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
