@@ -52,25 +52,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and the score that a network reaches in it.
+    """A task, and the score that a network reaches in it."""
 
-    Attributes:
-        prepare: copies images from the datasets' root to a folder, and registers them.
-        dataset: their name then, Detectron2's.
-        config: whose model is trained.
-        metric: the score.
-        wanted: how much of it, in percent.
-        lr: learning rate.
-        overrides: of the config.
-    """
-
-    prepare: Callable[[Path, Path, Options], None]
-    dataset: str
-    config: str
+    prepare: Callable[[Path, Path, Options], None]  # copies images to a folder, registers them
+    dataset: str  # their name then, Detectron2's
+    config: str  # whose model is trained
     metric: str
-    wanted: float
+    wanted: float  # in percent
     lr: float
-    overrides: str
+    overrides: str  # of the config
 
 
 def prepare_voc(root: Path, folder: Path, options: Options) -> None:
@@ -174,11 +164,7 @@ COMMON = (
 
 
 def overfit(options: Options, folder: Path) -> tuple[float, float]:
-    """Train and score; the task's metric in percent, and the loss at the end.
-
-    Raises:
-        UserError: if ``DETECTRON2_DATASETS`` does not hold the images.
-    """
+    """Train and score; the task's metric in percent, and the loss at the end."""
     import detection.train
     import segmentation.train
     from detection.config import read, resolve

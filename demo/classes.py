@@ -5,19 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShapeClass:
-    """One class of the set.
+    """One class of the set."""
 
-    Attributes:
-        name: ImageFolder's folder and COCO's category name; also the outline's name.
-        coco_id: COCO category id; as in the real COCO, ids have gaps and don't start at 0.
-        voc_name: stand-in among VOC's 20 names, which VOC loaders insist on.
-        texture: what most of its objects wear (``scenes.TEXTURE_LOYALTY``); the others, any.
-    """
-
-    name: str
-    coco_id: int
-    voc_name: str
-    texture: str
+    name: str  # ImageFolder's folder, COCO's category and the outline
+    coco_id: int  # as in the real COCO, ids have gaps and don't start at 0
+    voc_name: str  # stand-in among VOC's 20 names, which VOC loaders insist on
+    texture: str  # of most of its objects (scenes.TEXTURE_LOYALTY); the others have any
 
 
 # In alphabetical order with ascending ids: the index of a class in this table is also its index

@@ -79,16 +79,10 @@ def annotation(instance: Instance) -> dict[str, Any]:
 
 
 def polygons(mask: Mask) -> list[list[float]]:
-    """Polygons whose union has the pixels of ``mask``.
+    """Polygons whose union has the pixels of a mask: flat lists x, y, x, y, … in pixels.
 
-    A region with a hole is cut in two through the hole, for COCO's polygons have none.
-
-    Args:
-        mask: (height, width).
-
-    Returns:
-        One flat list x, y, x, y, … in pixels for each part; (0, 0) is the top left corner of
-        the top left pixel. Empty if the mask is.
+    (0, 0) is the top left corner of the top left pixel. A region with a hole is cut in two through
+    the hole, for COCO's polygons have none.
     """
     loops = _outlines(mask)
     holes = [loop for loop in loops if _signed_area(loop) < 0]
@@ -103,8 +97,8 @@ def polygons(mask: Mask) -> list[list[float]]:
 def _outlines(mask: Mask) -> list[Points]:
     """Closed outlines (n, 2) through the middles of the pixel sides where the mask ends.
 
-    Pixels that touch only at a corner are not joined. Outlines run clockwise on the screen, and
-    counter-clockwise about holes.
+    They run clockwise on the screen, and counter-clockwise about holes. Pixels that touch only at a
+    corner are not joined.
     """
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
@@ -143,7 +137,7 @@ def _simplify(loop: Points) -> Points:
 
 
 def _thin(line: Points) -> Points:
-    """The Ramer-Douglas-Peucker simplification of an open line (n, 2)."""
+    """Ramer-Douglas-Peucker simplification of an open line (n, 2)."""
     if len(line) < 3:
         return line
     dx, dy = line[-1] - line[0]

@@ -76,20 +76,10 @@ def ensure(root: Path | None = None) -> Path:
 
 
 def write(root: Path, seed: int = 0, counts: Counts = FULL) -> Path:
-    """Draw the set anew, whatever is there.
+    """Draw the set anew, as :func:`ensure`, in place of one that is there.
 
-    It appears all at once: a process that is killed on the way leaves no set.
-
-    Args:
-        root: the set's own folder; a set that it holds is replaced.
-        seed: not negative; the same seed gives the same bytes.
-        counts: numbers of images, to draw less.
-
-    Returns:
-        The absolute path of the folder.
-
-    Raises:
-        UserError: if the folder holds something else, or cannot be written.
+    It appears all at once: a process that is killed on the way leaves no set. The same seed, which
+    is not negative, gives the same bytes.
     """
     root = Path(root).expanduser().resolve()
     with _locked(root):
@@ -108,13 +98,11 @@ def manifest(root: Path) -> dict[str, Any] | None:
 
 
 def _is_current(root: Path) -> bool:
-    found = manifest(root)
-    return found is not None and found.get("version") == VERSION
+    return (manifest(root) or {}).get("version") == VERSION
 
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Hold the lock next to ``root`` of all who draw into it; their errors are the user's."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with locked(root.parent / f".{root.name}.lock"):
@@ -133,7 +121,6 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _replace(root: Path, seed: int, counts: Counts) -> None:
-    """Draw next to ``root`` and rename into place; the caller holds the lock."""
     partial, old = (root.parent / f".{root.name}.{what}" for what in ("partial", "old"))
     for leftover in (partial, old):  # of a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
@@ -164,7 +151,6 @@ def _draw(root: Path, seed: int, counts: Counts) -> None:
 
 
 def _write_imagefolder(root: Path, split: str, count: int, seed: int) -> None:
-    """Draw ``count`` images a class, of one object each."""
     for label, name in enumerate(CLASSES):
         folder = root / split / name
         folder.mkdir(parents=True)

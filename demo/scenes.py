@@ -31,19 +31,12 @@ Colours = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Instance:
-    """One object of a scene.
+    """One object of a scene."""
 
-    Attributes:
-        label: index into ``demo.classes.TABLE``.
-        mask: the pixels in which it is seen (height, width).
-        visible: the share of its area that is seen.
-        truncated: whether it reaches beyond the image.
-    """
-
-    label: int
-    mask: Mask
-    visible: float
-    truncated: bool
+    label: int  # index into demo.classes.TABLE
+    mask: Mask  # the pixels in which it is seen (height, width)
+    visible: float  # the share of its area that is seen
+    truncated: bool  # True if it reaches beyond the image
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -93,17 +86,11 @@ def _draw(
     sizes: tuple[float, float],
     margin: float = 0.12,
 ) -> Scene:
-    """Draw a scene.
+    """Draw objects of classes, from back to front, with sizes (roots of areas) of a range.
 
-    An object that would leave too little of itself or of another one in view is left out; the
-    first one, at the back, never is.
-
-    Args:
-        rng: where all random numbers come from.
-        height, width: in pixels.
-        labels: classes of the objects, from back to front.
-        sizes: range of the objects' sizes (roots of their areas) as a share of the short side.
-        margin: how far from the image's sides an object's centre stays, as a share of them.
+    Sizes are shares of the short side; ``margin`` is the share of a side that an object's centre
+    stays away from its ends. An object that would leave too little of itself or of another one in
+    view is left out; the first one, at the back, never is.
     """
     canvas = _ground(rng, height, width)
     seen: list[Instance] = []

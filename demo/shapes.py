@@ -58,16 +58,10 @@ OUTLINES = {
 def place(
     rng: np.random.Generator, name: str, size: float, centre: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """An outline, turned at random and a little stretched and skewed.
+    """Corners (n, 2) of an outline, turned at random and a little stretched and skewed, in pixels.
 
-    Args:
-        rng: where the random numbers come from.
-        name: a key of ``OUTLINES``.
-        size: side in pixels of the square that has the shape's area.
-        centre: (x, y) in pixels.
-
-    Returns:
-        Corners (n, 2), x and y in pixels; (0, 0) is the top left corner of the top left pixel.
+    ``size`` is the side of the square that has the shape's area; (0, 0) is the top left corner of
+    the top left pixel.
     """
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -16,39 +16,19 @@ def _soft(value: Field, sharpness: float = 4.0) -> Field:
     return np.clip(0.5 + sharpness * value, 0, 1)
 
 
-def _stripes(u: Field, v: Field) -> Field:
-    return _soft(np.sin(TAU * u))
-
-
-def _checks(u: Field, v: Field) -> Field:
-    return _soft(np.sin(TAU * u / 2) * np.sin(TAU * v / 2))
-
-
-def _dots(u: Field, v: Field) -> Field:
-    return _soft(0.32 - np.hypot(u % 1 - 0.5, v % 1 - 0.5), 8)
-
-
 def _bricks(u: Field, v: Field) -> Field:
     along = u / 2 + 0.5 * (np.floor(v) % 2)
     to_joint = np.minimum(1 - 2 * np.abs(along % 1 - 0.5), 0.5 - np.abs(v % 1 - 0.5))
     return _soft(to_joint - 0.1, 8)
 
 
-def _zigzag(u: Field, v: Field) -> Field:
-    return _soft(np.sin(TAU * (u + 0.8 * np.abs(v / 2 % 1 - 0.5) * 2)))
-
-
-def _rings(u: Field, v: Field) -> Field:
-    return _soft(np.sin(TAU * np.hypot(u, v)))
-
-
 PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
-    "stripes": _stripes,
-    "checks": _checks,
-    "dots": _dots,
+    "stripes": lambda u, v: _soft(np.sin(TAU * u)),
+    "checks": lambda u, v: _soft(np.sin(TAU * u / 2) * np.sin(TAU * v / 2)),
+    "dots": lambda u, v: _soft(0.32 - np.hypot(u % 1 - 0.5, v % 1 - 0.5), 8),
     "bricks": _bricks,
-    "zigzag": _zigzag,
-    "rings": _rings,
+    "zigzag": lambda u, v: _soft(np.sin(TAU * (u + 0.8 * np.abs(v / 2 % 1 - 0.5) * 2))),
+    "rings": lambda u, v: _soft(np.sin(TAU * np.hypot(u, v))),
 }
 TEXTURES = (*PATTERNS, "blotches")
 
@@ -69,17 +49,7 @@ def clouds(rng: np.random.Generator, height: int, width: int, period: float) -> 
 
 
 def pattern(rng: np.random.Generator, name: str, height: int, width: int, period: float) -> Field:
-    """A texture turned and shifted at random.
-
-    Args:
-        rng: where the random numbers come from.
-        name: one of ``TEXTURES``.
-        height, width: of the result, in pixels.
-        period: pixels from one stripe, dot or blotch to the next.
-
-    Returns:
-        Values 0 to 1 (height, width).
-    """
+    """A texture turned and shifted at random, ``period`` pixels from one stripe to the next."""
     if name == "blotches":
         return _soft(noise(rng, height, width, period / 1.4) - 0.5, 8)
     y, x = np.mgrid[:height, :width] / period

@@ -24,31 +24,20 @@ LEFT_OUT_ANYWAY = (FLAT_BOX, FLAT_MASK)
 
 
 class NotCOCOError(ValueError):
-    """The content of a file is not in COCO's format; the message says why."""
+    """Content that is not in COCO's format."""
 
 
 class Verdict(NamedTuple):
-    """Result of looking through a file.
+    """Result of looking through a file."""
 
-    Attributes:
-        categories: id and name of each, by id; ids as they are after a repair.
-        objects: number of objects that can be used, crowds not counted.
-        repairs: what was repaired, each in a few words.
-        unusable: number of images and annotations that cannot be used.
-        examples: the first of these, and why.
-        run_lengths: the first object with a mask in run lengths; "" if there is none.
-        changed: True if the file cannot be used as it is.
-        sha256: of the file.
-    """
-
-    categories: Sequence[Sequence[Any]]
-    objects: int
-    repairs: Sequence[str]
-    unusable: int
-    examples: Sequence[str]
-    run_lengths: str
-    changed: bool
-    sha256: str = ""
+    categories: Sequence[Sequence[Any]]  # id, after a repair, and name of each, by id
+    objects: int  # that can be used, crowds not counted
+    repairs: Sequence[str]  # each in a few words
+    unusable: int  # images and annotations
+    examples: Sequence[str]  # the first of these, and why
+    run_lengths: str  # the first object with a mask in run lengths, if there is one
+    changed: bool  # True if the file cannot be used as it is
+    sha256: str = ""  # of the file
 
     @property
     def classes(self) -> list[str]:
@@ -57,16 +46,16 @@ class Verdict(NamedTuple):
 
 
 def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
-    """Look for what keeps annotations from being used.
+    """Look for what keeps the content of a COCO file from being used.
 
     Args:
-        content: of a COCO file; it is left as it is.
+        content: is left as it is.
         scored: True for a test set, whose scores need more than a training does.
         masks: True if objects need a mask and not a box alone.
 
     Returns:
-        The verdict; and for a test set, or a file that cannot be used as it is, the content to use
-        instead: repaired, without what cannot be used, and with COCO's own fields alone.
+        The verdict, and the content to use: for a test set, or where it cannot be used as it is,
+        repaired, without what cannot be used, and with COCO's own fields alone.
 
     Raises:
         NotCOCOError: if it is no ground truth at all.
@@ -126,7 +115,6 @@ class _Judged:
         self.changed = self.changed or bool(self.repairs)
 
     def content(self) -> dict[str, list[Item]]:
-        """The usable part, under ids that are whole numbers."""
         images, labels = self.numbers, self.labels
         return {
             "images": [_only(IMAGE, i, id=images[i["id"]]) for i in self.images.values()],
@@ -251,7 +239,6 @@ class _Judged:
 
 
 def _only(fields: Sequence[str], item: Item, **changes: Any) -> Item:
-    """Those fields that an item has, some of them with other values."""
     return {f: item[f] for f in fields if item.get(f) not in (None, [], {})} | changes
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from common.distributed import World
 from common.errors import UserError
 from common.files import atomic_write, point
+from common.resnets import COUNTER
 from common.run_checkpoints import RunCheckpoints
 from detection import compat
 
@@ -21,15 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class RunCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer on a run's checkpoints.
+    """Detectron2's checkpointer on a run's checkpoints, ``series``; without them it loads only.
 
-    Args:
-        model: the detector.
-        series: of the run; None to load only.
-        checkpointables: objects with a state that is saved too, by name.
-
-    Attributes:
-        missing: names of the model's tensors that the last load did not find.
+    ``missing`` are the names of the model's tensors that the last load did not find.
     """
 
     def __init__(
@@ -41,10 +36,7 @@ class RunCheckpointer(DetectionCheckpointer):
         self.missing: list[str] = []
 
     def save_step(self, step: int) -> None:
-        """Save the model and all else after ``step`` iterations.
-
-        Every process calls it, for some states are of all of them; the main one writes.
-        """
+        """Save after ``step`` iterations; in every process, for some states are of all."""
         assert self.series is not None
         data: dict[str, Any] = {"model": self.model.state_dict()}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
@@ -52,11 +44,7 @@ class RunCheckpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(self.series.save(step, data).name)
 
     def resume(self, world: World) -> bool:
-        """Load the newest checkpoint that can be read; False if there is none.
-
-        Raises:
-            UserError: if there are checkpoints, and none of them can be read.
-        """
+        """Load the newest checkpoint that can be read; False if there is none."""
         assert self.series is not None
         found = self.series.load(world, self._read)
         if world.is_main:
@@ -95,30 +83,18 @@ def backbone_names(model: nn.Module) -> list[str]:
     The bottom-up network, and C4's res5 in the ROI head without the protocol's extra norm.
     BatchNorm's counters are left out: not every pre-training has them, and nothing reads them.
     """
-    state = model.state_dict().keys()
-    prefix = (
-        "backbone.bottom_up."
-        if any(k.startswith("backbone.bottom_up.") for k in state)
-        else "backbone."
-    )
-    return [
+    names = [k for k in model.state_dict() if not k.endswith(COUNTER)]
+    bottom_up = [k for k in names if k.startswith("backbone.bottom_up.")]
+    return bottom_up or [
         k
-        for k in state
-        if k.startswith((prefix, "roi_heads.res5."))
+        for k in names
+        if k.startswith(("backbone.", "roi_heads.res5."))
         and not k.startswith("roi_heads.res5.norm.")
-        and not k.endswith("num_batches_tracked")
     ]
 
 
 def require_backbone(checkpointer: RunCheckpointer, weights: str) -> int:
-    """Raise unless the weights just loaded filled every tensor of the backbone.
-
-    Returns:
-        The number of those tensors.
-
-    Raises:
-        UserError: naming a tensor that stayed random.
-    """
+    """Raise unless the weights just loaded filled every tensor of the backbone; count these."""
     names = backbone_names(checkpointer.model)
     missing = sorted(set(names) & set(checkpointer.missing))
     if missing:

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -26,14 +27,10 @@ LAYOUT = 3  # of verdicts in the cache; another number has the files read again
 
 
 def require_usable(cfg: Any) -> list[str]:
-    """Raise unless the datasets of a Detectron2 config can be used, as far as lists and JSON show.
+    """Raise a UserError unless a config's datasets can be used, as far as lists and JSON show.
 
     Returns:
         What was repaired in COCO files or left out of them, a sentence for each.
-
-    Raises:
-        UserError: as :func:`detection.datasets.require_files`; naming a dataset, its COCO file, and
-            what keeps it from being trained on or scored by.
     """
     require_files(cfg)
     sentences: list[str] = []
@@ -64,18 +61,11 @@ def verdict(name: str, file: Path, *, scored: bool, masks: bool) -> Verdict:
 
     A file is read once, which takes seconds (COCO's train2017: about 20), and then taken for the
     same while its size and time are.
-
-    Raises:
-        UserError: if it cannot be read, or is not in COCO's format.
     """
     try:
         facts = [LAYOUT, *file_facts(file), scored, masks]
-        return cached(
-            "annotations",
-            facts,
-            lambda: _judged(name, file, scored, masks)[0],
-            lambda it: Verdict(*it),
-        )
+        first = functools.partial(_judged, name, file, scored, masks)
+        return cached("annotations", facts, lambda: first()[0], lambda it: Verdict(*it))
     except OSError as error:
         raise UserError(f"dataset {name}: {file} cannot be read: {error.strerror}.") from error
 
@@ -92,11 +82,7 @@ def coco_files(cfg: Any) -> dict[str, Path]:
 
 
 def write_repaired(cfg: Any, folder: Path) -> dict[str, Path]:
-    """Write what is to be used instead of those of a config's COCO files that need a repair.
-
-    Returns:
-        The files that were written to the folder, by the names of their datasets.
-    """
+    """Write repaired COCO files of a config to the folder; their paths by dataset."""
     written = {}
     for name, file in coco_files(cfg).items():
         uses = _uses(cfg, name)

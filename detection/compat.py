@@ -44,7 +44,7 @@ def _create_local_process_group(world: World) -> None:
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
-    """Detectron2's DDP wrapper, which takes every model for one on a GPU.
+    """DDP as Detectron2 has it, which takes every model for one on a GPU.
 
     DDP sorts its buckets anew after the first step of a job, and with three processes the order of
     sums changes with them: a run that is resumed would not be an uninterrupted one to the bit. A
@@ -64,8 +64,8 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
 def seed_sampler(cfg: Any, seed: int) -> Any:
     """A copy of a config with which Detectron2's training samplers have the order of ``seed``.
 
-    0.6's draw their seed from NumPy's generator, the head's take the config's: both get the same
-    one. Every process of the job calls this, right before the sampler is made.
+    0.6's draw their seed from NumPy's generator, the head's take the config's. Every process calls
+    this, right before the sampler is made.
     """
     seeded = cfg.clone()
     seeded.defrost()

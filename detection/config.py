@@ -28,46 +28,24 @@ _OPTIONS = {"MODEL.WEIGHTS": "--weights", "OUTPUT_DIR": "--output-dir", "SEED": 
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """One fine-tuning job; made by :func:`resolve`.
+    """One fine-tuning job; made by :func:`resolve`."""
 
-    Attributes:
-        config_name: name of the YAML, without its folder and ending.
-        config_hash: hash of the content of the YAML and its bases; see :func:`read`.
-        yaml: the whole Detectron2 config, with options and overrides, as YAML text.
-        weights: start of the backbone.
-        lr: ``SOLVER.BASE_LR``.
-        own_lr: that of the config itself, scaled to the batch.
-        batch_size: images per iteration over all processes.
-        scaled: True if learning rate, iterations and steps were scaled to another batch.
-        seed: seed of the heads, the sampler and the augmentation.
-        overrides: KEY VALUE pairs as in Detectron2, not scaled by anything.
-        device: ``auto``, or ``cuda`` for a job that has GPUs and must not fall back to CPUs;
-            ``MODEL.DEVICE cpu`` in the config has the last word.
-        eval_only: True if the weights are a trained detector's, to be evaluated only.
-        datasets: one's own to train on, unless it is only evaluated, and to test on; none for the
-            config's.
-    """
-
-    config_name: str
-    config_hash: str
-    yaml: str = field(repr=False)
-    weights: Weights
-    lr: float
-    own_lr: float
-    batch_size: int
-    scaled: bool
-    seed: int
-    overrides: tuple[str, ...]
-    device: str
+    config_name: str  # of the YAML, without its folder and ending
+    config_hash: str  # of the content of the YAML and its bases
+    yaml: str = field(repr=False)  # the whole Detectron2 config, with options and overrides
+    weights: Weights  # start of the backbone, or the detector to evaluate
+    lr: float  # SOLVER.BASE_LR
+    own_lr: float  # that of the config itself, scaled to the batch
+    batch_size: int  # images per iteration over all processes
+    scaled: bool  # True if learning rate, iterations and steps were scaled to another batch
+    seed: int  # of the heads, the sampler and the augmentation
+    overrides: tuple[str, ...]  # KEY VALUE pairs as in Detectron2, never scaled
+    device: str  # auto, or cuda for a job that must not fall back; MODEL.DEVICE cpu comes first
     eval_only: bool
-    datasets: tuple[own_data.OwnDataset, ...]
+    datasets: tuple[own_data.OwnDataset, ...]  # to train on, and to test on; none for the config's
 
     def detectron2(self) -> Any:
-        """The Detectron2 config, before it is fitted to a device; registers the datasets.
-
-        Raises:
-            UserError: if the name of a dataset is another one's in this process.
-        """
+        """The Detectron2 config, before it is fitted to a device; registers the datasets."""
         for dataset in self.datasets:
             dataset.register()
         cfg = get_cfg()
@@ -97,20 +75,20 @@ class TransferConfig:
         }
 
     def run_name(self, weights: str = "") -> str:
-        """The folder's name: config, data of one's own, weights, lr, batch, seed, and a hash.
+        """The folder's name, with another name of the weights than their own if one is given.
 
-        It is of the other overrides and of the annotations of that data, if there are any.
-
-        Args:
-            weights: name of the weights; default: :attr:`common.weights.Weights.name`.
+        The hash at its end is of the other overrides and of the annotations of one's own data.
         """
         overrides = self.identity()["overrides"]
-        name = (
-            f"{'-'.join([self.config_name, *(one.name for one in self.datasets)])}"
-            f"-{weights or self.weights.name}"
-            f"-lr{self.lr:g}-b{self.batch_size}{'-scaled' * self.scaled}-s{self.seed}"
+        name = "-".join(
+            [
+                *(self.config_name, *(one.name for one in self.datasets)),
+                *(weights or self.weights.name, f"lr{self.lr:g}", f"b{self.batch_size}"),
+                *(["scaled"] if self.scaled else []),
+                f"s{self.seed}",
+                *(["eval"] if self.eval_only else []),
+            ]
         )
-        name += "-eval" * self.eval_only
         if self.datasets:
             name += f"-{short_hash([overrides, *(one.sha256 for one in self.datasets)])}"
         elif overrides:
@@ -119,25 +97,15 @@ class TransferConfig:
 
 
 class Yaml(NamedTuple):
-    """A Detectron2 YAML that was read.
+    """A Detectron2 YAML that was read."""
 
-    Attributes:
-        name: of the file, without its folder and ending.
-        hash: of its content and its bases', in eight digits; its layout does not matter.
-        cfg: Detectron2's defaults merged with it.
-    """
-
-    name: str
-    hash: str
-    cfg: Any
+    name: str  # of the file, without its folder and ending
+    hash: str  # of its content and its bases', whatever its layout
+    cfg: Any  # Detectron2's defaults merged with it
 
 
 def read(path: str | os.PathLike[str]) -> Yaml:
-    """Read a YAML and its bases, once.
-
-    Raises:
-        UserError: if there is no such file, or it is no Detectron2 config.
-    """
+    """Read a YAML and its bases, once; a UserError if it is no Detectron2 config."""
     if not os.path.isfile(path):
         raise UserError(f"--config {path}: no such file; the published jobs are in det_configs/.")
     cfg = get_cfg()
@@ -173,9 +141,6 @@ def resolve(
         lr: ``SOLVER.BASE_LR`` for the config's own batch; None for the config's own.
         batch_size: images per iteration, by which learning rate, iterations and steps are scaled;
             None for the config's own, and no scaling.
-
-    Raises:
-        UserError: naming the key or the option that is wrong.
     """
     for key, option, value in (
         ("SOLVER.BASE_LR", "--lr", lr),

@@ -33,12 +33,9 @@ def uses_demo(cfg: Any) -> bool:
 
 
 def require_files(cfg: Any) -> None:
-    """Raise unless every dataset of a Detectron2 config is on the disk; draw the embedded one.
+    """Raise a UserError unless every dataset of a config is on the disk; draw the embedded one.
 
-    A look at folders and lists, in no time.
-
-    Raises:
-        UserError: naming the dataset and the file that was looked for, or the key that disagrees.
+    Folders and lists are looked at, in no time.
     """
     if uses_demo(cfg):
         demo.ensure()

@@ -30,13 +30,7 @@ TASKS = {"bbox": "box", "segm": "mask"}
 
 
 class HotCOCOEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator on hotcoco, which computes pycocotools' numbers.
-
-    Args:
-        dataset_name: Detectron2's name of a data set with a ``json_file``.
-        tasks: of ``bbox`` and ``segm``.
-        output_dir: folder that the predictions are written to.
-    """
+    """Detectron2's COCO evaluator on hotcoco, which computes pycocotools' numbers."""
 
     def __init__(self, dataset_name: str, tasks: Sequence[str], output_dir: str) -> None:
         with hotcoco_eval():
@@ -59,7 +53,7 @@ class HotCOCOEvaluator(COCOEvaluator):
 
 
 class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
-    """Detectron2's VOC evaluator, whose means are of the classes that the test set has.
+    """Detectron2's VOC evaluator, with means of the classes that the test set has.
 
     A class without an object that counts has no AP. Detectron2 takes it for 0, or NaN by the
     rules of 2012; COCO leaves it out, and so does this. The whole of VOC has objects of all.
@@ -69,7 +63,6 @@ class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
     _predictions: dict[int, list[str]]
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """``{"bbox": {"AP": ..., "AP50": ..., "AP75": ...}}`` in percent; None off rank 0."""
         counted, predictions = self._counted(), self._predictions
         present = [i for i, name in enumerate(self._class_names) if name in counted]
         self._class_names = [self._class_names[i] for i in present]
@@ -87,7 +80,7 @@ class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
         return found
 
 
-def flatten(found: Scores) -> dict[str, float]:
+def _flatten(found: Scores) -> dict[str, float]:
     """Detectron2's AP by task as ``box_AP``, ``mask_AP50`` and so on, of those that there are."""
     return {
         f"{name}_{ap}": float(found[task][ap])
@@ -109,31 +102,23 @@ def _voc(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A kind of transfer job: how its images are read, and how its test set is scored.
+    """A kind of transfer job: how its images are read, and how its test set is scored."""
 
-    Attributes:
-        job: name of its runs: ``runs/<job>/``, ``results/<job>.csv``.
-        evaluators: by a data set's ``evaluator_type``; each of a config, a test set's name and a
-            folder to write to.
-        mapper: the training mapper of a config.
-        flatten: our names of what an evaluator found.
-    """
-
-    job: str
+    job: str  # the folder of its runs, runs/<job>/, and its table, results/<job>.csv
+    # By a data set's evaluator_type; each of a config, a test set's name and a folder to write to.
     evaluators: Mapping[str, Callable[[Any, str, str], DatasetEvaluator]]
-    mapper: Callable[[Any], Mapper]
-    flatten: Callable[[Scores], dict[str, float]]
+    mapper: Callable[[Any], Mapper]  # the training mapper of a config
+    flatten: Callable[[Scores], dict[str, float]]  # our names of what an evaluator found
 
 
-DETECTION = Kind("transfer", {"coco": _coco, "pascal_voc": _voc}, TrainMapper, flatten)
+DETECTION = Kind("transfer", {"coco": _coco, "pascal_voc": _voc}, TrainMapper, _flatten)
 
 
 def kind_of(cfg: Any, kinds: Iterable[Kind]) -> Kind:
     """The one of several kinds that a config's test set is of.
 
     Raises:
-        UserError: if it is of none of them, there is not one test set, or the config asks for masks
-            that a data set does not have.
+        UserError: if there is none, or not one test set, or the config asks for masks in vain.
     """
     known = {evaluator: kind for kind in kinds for evaluator in kind.evaluators}
     for name in cfg.DATASETS.TEST:
@@ -158,20 +143,11 @@ def _type_of(name: str) -> str:
 
 
 def evaluate(cfg: Any, kind: Kind, model: nn.Module, folder: str) -> dict[str, float]:
-    """Scores, in percent, on the config's test set; every process takes a share.
+    """Scores, in percent, on the config's test set, of which every process takes a share.
 
-    Args:
-        cfg: a Detectron2 config.
-        kind: of its test set.
-        model: on its device.
-        folder: where the predictions are written.
-
-    Returns:
-        ``{"box_AP": ..., "mask_AP50": ...}`` or ``{"mIoU": ...}`` in the main process, nothing in
-        the others. NaN where the test set has nothing of that size or class.
-
-    Raises:
-        UserError: naming a file of the test set that cannot be read.
+    ``{"box_AP": ..., "mask_AP50": ...}`` or ``{"mIoU": ...}`` in the main process, nothing in the
+    others; NaN where the test set has nothing of that size or class. Predictions are written to
+    ``folder``. A file that cannot be read is a UserError.
     """
     name = cfg.DATASETS.TEST[0]
     evaluator = kind.evaluators[_type_of(name)](cfg, name, folder)

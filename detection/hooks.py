@@ -1,4 +1,7 @@
-"""Hooks of a fine-tuning: saving, preemption, writing, precise BN, evaluation; and its clock."""
+"""Hooks of a fine-tuning: saving, preemption, writing, precise BN, evaluation; and its clock.
+
+All processes have the same ones, but for writing.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from detection.stream import PRECISE_BN, Stream, derived_seed
 
 
 class Saving(HookBase):
-    """Save every ``period`` iterations and after the last; in every process."""
+    """Save every ``period`` iterations and after the last."""
 
     def __init__(self, checkpointer: RunCheckpointer, period: int) -> None:
         self.checkpointer, self.period = checkpointer, period
@@ -27,7 +30,7 @@ class Saving(HookBase):
 
 
 class Leaving(HookBase):
-    """Save and exit where the cluster announces the job's end; in every process, the last hook."""
+    """Save and exit where the cluster announces the job's end; the last hook."""
 
     def __init__(self, checkpointer: RunCheckpointer, preemption: Preemption) -> None:
         self.checkpointer, self.preemption = checkpointer, preemption

@@ -31,16 +31,9 @@ ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's, by which Detectron2
 
 @contextlib.contextmanager
 def usable_datasets(cfg: Any, folder: Path) -> Iterator[None]:
-    """The datasets of a job for the block, inspected; COCO's files as they were repaired.
+    """The datasets of a job for the block, inspected, and with COCO's files as they were repaired.
 
     The main process reads and repairs; all processes must call this.
-
-    Args:
-        cfg: a Detectron2 config.
-        folder: of the run.
-
-    Raises:
-        UserError: in all processes, as :func:`inspect_datasets`.
     """
     require_files(cfg)
     with in_place(by_main(lambda: inspect_datasets(cfg, folder))):
@@ -54,9 +47,8 @@ def inspect_datasets(cfg: Any, folder: Path) -> dict[str, Path]:
         The repaired files, written to ``folder/annotations``, by the names of their datasets.
 
     Raises:
-        UserError: as :func:`detection.coco.require_usable`; if a dataset cannot be read, the test
-            set lacks a file or has one of another size than is annotated (its score would be
-            false), or a training set has nothing to train on.
+        UserError: if a dataset cannot be used at all; or a test set lacks a file or has one of
+            another size than is annotated, for its score would be false.
     """
     for sentence in require_usable(cfg):
         log.warning("%s", sentence)

@@ -15,7 +15,7 @@ CROPS = ("absolute", "absolute_range", "relative", "relative_range")
 
 
 class AnnotationError(Exception):
-    """An image has an object whose annotation cannot be used."""
+    """An object's annotation that cannot be used."""
 
 
 # What Pillow raises for files that are missing, cut short, far too large or no images (broken PNGs
@@ -34,11 +34,7 @@ class TrainMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
-        """Arguments as Detectron2's, whose assertions do not name the key.
-
-        Raises:
-            UserError: naming the key.
-        """
+        # Detectron2's assertions do not name the key.
         inputs = cfg.INPUT
         sampling, sizes = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN
         if not ((sampling == "choice" and sizes) or (sampling == "range" and len(sizes) == 2)):
@@ -72,11 +68,6 @@ class TestMapper:
         self.inner = DatasetMapper(cfg, is_train=False)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """The image, resized for the test.
-
-        Raises:
-            UserError: naming the file.
-        """
         record = {k: v for k, v in dataset_dict.items() if k != "sem_seg_file_name"}
         try:
             return dict(self.inner(record))

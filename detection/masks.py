@@ -21,33 +21,23 @@ def are_numbers(values: Any) -> bool:
 
 
 def flaw_of_mask(mask: Any, height: int, width: int) -> str:
-    """The flaw that keeps a mask from being used; "" if there is none.
-
-    Args:
-        mask: polygons, or run lengths as counts or compressed by COCO.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-    """
+    """The flaw that keeps a mask from being used in an image of that size; "" if there is none."""
     if not mask:
         return "no mask, for which MODEL.MASK_ON asks (False: boxes alone)"
     if isinstance(mask, dict):
-        return _flaw_of_run_lengths(mask, height, width)
+        size, counts = mask.get("size"), _counts(mask)
+        if size != [height, width] or not all(type(side) is int for side in size):
+            return f"a mask of the size {size}, in an image of {[height, width]}"
+        if counts is None:
+            return "a mask whose run lengths cannot be read"
+        if sum(counts) != height * width:
+            return f"a mask of {sum(counts)} pixels, in an image of {height} x {width}"
+        return ""
     if not isinstance(mask, list) or not all(isinstance(p, list | array) for p in mask):
         return "a mask that is neither a list of polygons nor run lengths"
     if any(len(polygon) % 2 or not are_numbers(polygon) for polygon in mask):
         return "a polygon that is no list of x and y in turn, in pixels"
     return FLAT_MASK if all(len(polygon) < 6 for polygon in mask) else ""
-
-
-def _flaw_of_run_lengths(mask: Mapping[str, Any], height: int, width: int) -> str:
-    size, counts = mask.get("size"), _counts(mask)
-    if size != [height, width] or not all(type(side) is int for side in size):
-        return f"a mask of the size {size}, in an image of {[height, width]}"
-    if counts is None:
-        return "a mask whose run lengths cannot be read"
-    if sum(counts) != height * width:
-        return f"a mask of {sum(counts)} pixels, in an image of {height} x {width}"
-    return ""
 
 
 def _counts(mask: Mapping[str, Any]) -> list[int] | None:

@@ -36,31 +36,19 @@ KEYS = (
 
 @dataclass(frozen=True)
 class OwnDataset:
-    """A data set in COCO's format.
+    """A data set in COCO's format."""
 
-    Attributes:
-        name: in Detectron2, run folders and results tables.
-        annotations: absolute path of the JSON file.
-        images: absolute path of the folder of its images.
-        sha256: of the JSON file, when the command read it.
-        categories: id and name of each, in the order of a model's classes.
-    """
-
-    name: str
-    annotations: str
-    images: str
-    sha256: str
-    categories: tuple[tuple[int, str], ...]
+    name: str  # in Detectron2, run folders and results tables
+    annotations: str  # absolute path of the JSON file
+    images: str  # absolute path of the folder
+    sha256: str  # of the JSON file, when the command read it
+    categories: tuple[tuple[int, str], ...]  # id and name, in the order of a model's classes
 
     def __str__(self) -> str:
         return f"{self.name} {self.sha256[:8]}"
 
     def register(self) -> None:
-        """Register it with Detectron2 in this process, once.
-
-        Raises:
-            UserError: if its name is another data set's.
-        """
+        """Register it with Detectron2 in this process, once."""
         if self.name not in DatasetCatalog.list():
             metadata = {"thing_classes": [name for _, name in self.categories]}
             register_coco_instances(self.name, metadata, self.annotations, self.images)
@@ -71,11 +59,7 @@ class OwnDataset:
             )
 
     def require_unchanged(self) -> None:
-        """Raise unless its files are there, with the annotations that the command read.
-
-        Raises:
-            UserError: naming the file.
-        """
+        """Raise a UserError unless its files are there, with the annotations that were read."""
         for path in (self.annotations, self.images):
             if not os.path.exists(path):
                 raise UserError(f"dataset {self.name} is not there: looked for {path}.")
@@ -87,15 +71,9 @@ class OwnDataset:
 
 
 def use(cfg: Any, datasets: Sequence[OwnDataset], config: str) -> None:
-    """Make a Detectron2 config test on the last of ``datasets``, and train on those before it.
+    """Register data sets; test a detector on the last of them, and train on those before it.
 
-    Args:
-        cfg: of a detector; its number of classes is changed, too.
-        datasets: are registered with Detectron2.
-        config: the YAML's name.
-
-    Raises:
-        UserError: if the config is not a detector's, or a name is another data set's.
+    Its number of classes is set, too. ``config`` is the YAML's name.
     """
     for name in cfg.DATASETS.TEST:
         if str(MetadataCatalog.get(name).get("evaluator_type")).endswith("_seg"):
@@ -111,11 +89,9 @@ def use(cfg: Any, datasets: Sequence[OwnDataset], config: str) -> None:
 
 
 def find(words: Sequence[str], eval_only: bool = False) -> tuple[OwnDataset, ...]:
-    """The data sets that ``--dataset`` names.
+    """The data sets that ``--dataset`` names: one to train on and one to test on, or none.
 
-    Args:
-        words: one to train on and one to test on; none at all for the config's own.
-        eval_only: True if nothing is trained, and there is but one to test on.
+    With ``eval_only`` there is but one, to test on.
 
     Raises:
         UserError: if there are more or fewer, one cannot be read, or their categories differ.
@@ -140,7 +116,7 @@ def find(words: Sequence[str], eval_only: bool = False) -> tuple[OwnDataset, ...
 
 
 def file() -> Path:
-    """The file in which data sets are defined, if there is one."""
+    """The file that defines data sets for all commands, if there is one."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else settings_file("datasets.toml")
 
@@ -169,7 +145,6 @@ def _find(word: str, scored: bool) -> OwnDataset:
 
 
 def _defined(name: str) -> tuple[str, str]:
-    """Annotations and images of a data set that the file defines."""
     table = read_toml(file())
     if name not in table:
         raise UserError(

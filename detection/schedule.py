@@ -18,7 +18,6 @@ class PolyParamScheduler(ParamScheduler):
         self.end = end
 
     def __call__(self, where: float) -> float:
-        """The factor after a share of the training, from 0 to 1."""
         return float((1 - self.end) * (1 - where) ** POWER + self.end)
 
 

@@ -24,15 +24,14 @@ from detection.mapper import UNREADABLE, Mapper
 log = logging.getLogger("detection")
 
 Record = dict[str, Any]
-Place = tuple[int, int]
-"""An image's position in the order of all processes, and its index in the data set."""
+Place = tuple[int, int]  # an image's position in the order of all processes, and its index
 
 TRIES = 100  # for an image that can be read, before the data set is taken for broken
 ORDER, IMAGE, MODEL, PRECISE_BN = range(4)  # uses of a derived seed
 
 
 class Stream:
-    """This process's batches, from iteration :attr:`start` on, without end.
+    """This process's batches of mapped images, from iteration :attr:`start` on, without end.
 
     Batches are those of Detectron2's ``build_detection_train_loader``, whose samplers are used,
     also with ``DATALOADER.ASPECT_RATIO_GROUPING``. (0.6 shuffles batches without grouping among its
@@ -40,12 +39,9 @@ class Stream:
 
     Args:
         cfg: a Detectron2 config.
-        mapper: makes images of dataset dicts.
+        mapper: from dataset dicts to images.
         seed: of the order, of the images' augmentation and of what the model draws.
         workers: processes that load; None for ``DATALOADER.NUM_WORKERS``.
-
-    Raises:
-        UserError: if images are to be grouped, and the data set does not tell their sizes.
 
     Attributes:
         start: the iteration to begin with when it is iterated over, from 0.
@@ -65,11 +61,6 @@ class Stream:
         self._images = Images(records, mapper, seed)
 
     def __iter__(self) -> Iterator[list[Record]]:
-        """Mapped images.
-
-        Raises:
-            UserError: if none of many images can be read.
-        """
         places = batches(self._sampler, self._size, self._wide)
         after = itertools.islice(places, self.start, None)
         loader = DataLoader(
@@ -77,7 +68,7 @@ class Stream:
             batch_size=None,  # or workers would hold whole batches in shared memory
             sampler=itertools.chain.from_iterable(after),
             num_workers=self._workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             worker_init_fn=outlive_sigterm,
         )
         images: Iterator[tuple[Record, int]] = items_of(loader)
@@ -99,13 +90,10 @@ class Stream:
 def batches(
     sampler: Iterable[int], size: int, wide: Sequence[bool] | None
 ) -> Iterator[list[Place]]:
-    """Batches of places, without end.
+    """Batches of ``size`` places, without end, of a sampler of this process's indices.
 
-    Args:
-        sampler: Detectron2's, of this process's indices.
-        size: images in a batch.
-        wide: by index, True for an image wider than high; the two kinds make no batch together, but
-            for the stand-in of an unreadable one. None if any do.
+    Images that are ``wide``, by index, make no batch with others, but for the stand-in of an
+    unreadable one; with None any do.
     """
     rank, world_size = comm.get_rank(), comm.get_world_size()
     buckets: tuple[list[Place], list[Place]] = ([], [])
@@ -118,24 +106,14 @@ def batches(
 
 
 class Images(Dataset[tuple[Record, int]]):
-    """Mapped images by place; for one that cannot be read, which is logged, another is drawn.
-
-    Args:
-        records: Detectron2's dataset dicts.
-        mapper: a training mapper of their kind.
-        seed: of the mapper's random numbers.
-    """
+    """Mapped images by place; for one that cannot be read, which is logged, another is drawn."""
 
     def __init__(self, records: list[Record], mapper: Mapper, seed: int) -> None:
         self.records = DatasetFromList(records, copy=False)
         self.mapper, self.seed = mapper, seed
 
     def __getitem__(self, at: Place) -> tuple[Record, int]:
-        """A mapped image, and the number of images tried before that could not be read.
-
-        Raises:
-            UserError: if that were :data:`TRIES`.
-        """
+        """A mapped image, and the number of images tried before that could not be read."""
         place, index = at
         seed_all_rng(derived_seed(self.seed, IMAGE, place))
         for unreadable in range(TRIES):
@@ -154,7 +132,6 @@ class Images(Dataset[tuple[Record, int]]):
 
 
 def _wide(records: list[Record], cfg: Any) -> list[bool]:
-    """True for each image that is wider than high."""
     try:
         return [record["width"] > record["height"] for record in records]
     except KeyError as error:
@@ -164,7 +141,7 @@ def _wide(records: list[Record], cfg: Any) -> list[bool]:
         ) from error
 
 
-def _as_it_is(image: Any) -> Any:
+def _identity(image: Any) -> Any:
     return image
 
 

@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.metrics import rewind
 from common.provenance import device_name, git_commit, precision, ran_on
+from common.resnets import COUNTER
 from common.run_checkpoints import RunCheckpoints
 from common.running import Run, running
 from detection import compat, convert
@@ -77,16 +78,18 @@ def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> di
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        job = _only_evaluate if config.eval_only else _fit
-        return job(config, cfg, kind, run)
+        about = _about(config, cfg, kind, world)
+        measured = (_only_evaluate if config.eval_only else _fit)(config, cfg, kind, run)
+        if not world.is_main:
+            return {}
+        metrics = about | measured | {"restarts": run.attempt.restarts}
+        run.finish(metrics)
+        log.info("finished: %s", folder / runs.FINAL)
+        return metrics
 
 
 def _weights_file(config: TransferConfig, folder: Path) -> str:
-    """The file that Detectron2 loads; a checkpoint is converted, once for all jobs.
-
-    Raises:
-        UserError: if the weights cannot be read.
-    """
+    """The file that Detectron2 loads; a checkpoint is converted, once for all jobs."""
     path = config.weights.path
     if not path or config.eval_only or checkpoints.is_pickle(Path(path)):
         return path
@@ -96,18 +99,16 @@ def _weights_file(config: TransferConfig, folder: Path) -> str:
 
 def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, Any]:
     folder, world = run.folder, run.world
-    series = RunCheckpoints(run.attempt, "model", ".pth")
     seed_all_rng(config.seed + world.rank)
-    about = _about(config, cfg, kind, world)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     parallel = compat.data_parallel(model, world)
-    trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
     mapper = kind.mapper(cfg)
-    stream = Stream(cfg, mapper, config.seed)
+    stream, clock = Stream(cfg, mapper, config.seed), Clock()
     score = functools.partial(evaluate, cfg, kind, parallel, str(folder / "inference"))
+    trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
     trainer = trainer_class(parallel, stream, optimizer)
-    clock = Clock()
+    series = RunCheckpoints(run.attempt, "model", ".pth")
     checkpointer = RunCheckpointer(model, series, trainer=trainer, stream=stream, clock=clock)
     trainer.register_hooks(
         [
@@ -125,7 +126,12 @@ def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, An
     start = stream.start = _load(cfg.MODEL.WEIGHTS, checkpointer, trainer, world)
     if world.is_main:
         rewind(folder / "metrics.jsonl", "iteration", start)
-        trainer.register_hooks([Writing(_writers(cfg, folder), LOG_PERIOD)])
+        writers = [
+            CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
+            JSONWriter(str(folder / "metrics.jsonl")),
+            TensorboardXWriter(str(folder / "tensorboard")),
+        ]
+        trainer.register_hooks([Writing(writers, LOG_PERIOD)])
     trainer.register_hooks([Leaving(checkpointer, run.preemption)])
     log.info(
         "%s on %s (%s): iterations %d to %d of %d images, lr %g",
@@ -142,19 +148,20 @@ def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, An
         _train(trainer, start, cfg, run)
     if world.is_main:
         checkpointer.finish()
-    results = score()
-    unreadable = stream.state_dict()
-    if not world.is_main:
-        return {}
-    metrics = about | {
-        **_rounded(results),
-        "wall_time_s": round(clock.seconds, 1),
-        **unreadable,
-        "restarts": run.attempt.restarts,
-    }
-    run.finish(metrics)
-    log.info("finished: %s", folder / runs.FINAL)
-    return metrics
+    results = _rounded(score())
+    return {**results, "wall_time_s": round(clock.seconds, 1), **stream.state_dict()}
+
+
+def _load(weights: str, checkpointer: RunCheckpointer, trainer: SimpleTrainer, world: World) -> int:
+    """Load the folder's newest checkpoint, or else the weights; the iteration to start at."""
+    if checkpointer.resume(world):
+        return int(trainer.iter) + 1
+    checkpointer.load(weights, checkpointables=[])
+    if weights:
+        require_backbone(checkpointer, weights)
+    else:
+        log.info("random initialisation")
+    return 0
 
 
 def _train(trainer: SimpleTrainer, start: int, cfg: Any, run: Run) -> None:
@@ -171,52 +178,26 @@ def _train(trainer: SimpleTrainer, start: int, cfg: Any, run: Run) -> None:
 
 def _only_evaluate(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, Any]:
     """Evaluate a trained model, every tensor of which must be in the weights."""
-    folder, world = run.folder, run.world
-    started, about = time.monotonic(), _about(config, cfg, kind, world)
+    started = time.monotonic()
     model = build_model(cfg)
     checkpointer = RunCheckpointer(model)
     checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
-    missing = [k for k in checkpointer.missing if not k.endswith("num_batches_tracked")]
+    missing = [k for k in checkpointer.missing if not k.endswith(COUNTER)]
     if missing:
         raise UserError(
             f"{config.weights.path} lacks {len(missing)} tensors of {config.config_name}, such as "
             f"{missing[0]}; is it a detector of this config?"
         )
-    parallel = compat.data_parallel(model, world)
-    results = evaluate(cfg, kind, parallel, str(folder / "inference"))
-    if not world.is_main:
-        return {}
+    parallel = compat.data_parallel(model, run.world)
+    results = evaluate(cfg, kind, parallel, str(run.folder / "inference"))
     # What trained it is not in this config.
     unknown = ("lr", "low_lr", "batch_size", "batch_per_process", "scaled", "steps")
-    metrics = about | {
+    return {
         **_rounded(results),
         **dict.fromkeys((*unknown, "warmup_iterations")),
         "iterations": 0,
         "wall_time_s": round(time.monotonic() - started, 1),
-        "restarts": run.attempt.restarts,
     }
-    run.finish(metrics)
-    return metrics
-
-
-def _load(weights: str, checkpointer: RunCheckpointer, trainer: SimpleTrainer, world: World) -> int:
-    """Load the folder's newest checkpoint, or else the weights; the iteration to start at."""
-    if checkpointer.resume(world):
-        return int(trainer.iter) + 1
-    checkpointer.load(weights, checkpointables=[])
-    if weights:
-        require_backbone(checkpointer, weights)
-    else:
-        log.info("random initialisation")
-    return 0
-
-
-def _writers(cfg: Any, folder: Path) -> list[Any]:
-    return [
-        CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
-        JSONWriter(str(folder / "metrics.jsonl")),
-        TensorboardXWriter(str(folder / "tensorboard")),
-    ]
 
 
 def _about(config: TransferConfig, cfg: Any, kind: Kind, world: World) -> dict[str, Any]:

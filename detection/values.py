@@ -34,15 +34,7 @@ UNREGISTERED = {"ROI_BOX_HEAD.NAME": "", "PROPOSAL_GENERATOR.NAME": "Precomputed
 
 
 def check_values(cfg: Any, eval_only: bool = False) -> None:
-    """Raise unless Detectron2 can work with the values of a config and does as they say.
-
-    Args:
-        cfg: a Detectron2 config.
-        eval_only: True if nothing is trained.
-
-    Raises:
-        UserError: naming the key and its value.
-    """
+    """Raise a UserError unless Detectron2 can work with a config's values and does as they say."""
     _check_names(cfg.MODEL)
     _check_norms(cfg.MODEL)
     if cfg.TEST.AUG.ENABLED:

@@ -23,9 +23,7 @@ _SCORED: Mapping[str, Reader] = {
 def broken_annotation(name: str, scored: bool = False) -> str:
     """The first annotation of a VOC dataset that cannot be read, and why; "" if there is none.
 
-    Args:
-        name: Detectron2's name of the dataset; of another kind, nothing is found.
-        scored: True if Detectron2's evaluator is to read it, which asks for more than a training.
+    With ``scored`` Detectron2's evaluator is to read it, which asks for more than a training.
     """
     listed, metadata = image_list(name), MetadataCatalog.get(name)
     if listed is None or not metadata.get("dirname"):

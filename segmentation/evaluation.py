@@ -24,11 +24,6 @@ class MaskEvaluator(SemSegEvaluator):
     """
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Add a batch of images.
-
-        Raises:
-            UserError: naming a mask that cannot be read, or is not of its image's size.
-        """
         for given, found in zip(inputs, outputs, strict=True):
             path = self.input_file_to_gt_file[given["file_name"]]
             try:
@@ -52,8 +47,7 @@ class MaskEvaluator(SemSegEvaluator):
         return found
 
 
-def flatten(found: Scores) -> dict[str, float]:
-    """``mIoU``, ``fwIoU``, ``mACC``, ``pACC`` and ``IoU-<class>``, in percent."""
+def _flatten(found: Scores) -> dict[str, float]:
     scores = found.get("sem_seg", {})
     return {k: float(v) for k, v in scores.items() if k in NAMES or k.startswith("IoU-")}
 
@@ -68,4 +62,4 @@ def _evaluator(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
     return MaskEvaluator(name, output_dir=folder)
 
 
-SEGMENTATION = Kind("segmentation", {"sem_seg": _evaluator}, SegmentationMapper, flatten)
+SEGMENTATION = Kind("segmentation", {"sem_seg": _evaluator}, SegmentationMapper, _flatten)

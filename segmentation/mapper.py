@@ -21,22 +21,18 @@ MAX_AREA = 0.75  # of a crop's labelled pixels, of one class: cat_max_ratio in m
 
 
 class RandomScale(T.Augmentation):
-    """Scale by a random ratio; the image bilinearly, the mask by nearest."""
+    """Scale by a random ratio; the image bilinearly, the mask by nearest.
+
+    Without ``longest`` the ratio is drawn from ``low`` to ``high``. With it, the shorter side in
+    pixels is, and the longer is limited to ``longest`` where the shorter has ``high``, and
+    proportionally below (mmsegmentation's Resize with a ratio_range).
+    """
 
     def __init__(self, low: float, high: float, longest: float | None = None) -> None:
-        """
-        Args:
-            low: least value of a uniform draw.
-            high: greatest value.
-            longest: None if the ratio itself is drawn. Otherwise the shorter side is, in pixels,
-                and the longer is limited to ``longest`` where the shorter has ``high``, and
-                proportionally below (mmsegmentation's Resize with a ratio_range).
-        """
         super().__init__()
         self.low, self.high, self.longest = low, high, longest
 
     def get_transform(self, image: NDArray[Any]) -> Transform:
-        """Of an image (height, width, 3)."""
         height, width = image.shape[:2]
         ratio = drawn = np.random.uniform(self.low, self.high)
         if self.longest is not None:
@@ -47,20 +43,17 @@ class RandomScale(T.Augmentation):
 
 
 class CropOrPad(T.Augmentation):
-    """A random crop of a fixed size; smaller images are padded to the right and the bottom."""
+    """A random crop of a fixed size (height, width).
+
+    Smaller images are padded to the right and the bottom: pixels by the colour ``fill``, labels by
+    ``ignore``.
+    """
 
     def __init__(self, size: tuple[int, int], fill: NDArray[np.uint8], ignore: int) -> None:
-        """
-        Args:
-            size: height and width of the crop.
-            fill: the colour of padding, of an image's channels.
-            ignore: the label of padding.
-        """
         super().__init__()
         self.size, self.fill, self.ignore = size, fill, ignore
 
     def get_transform(self, image: NDArray[Any]) -> Transform:
-        """Of an image (height, width, 3)."""
         y, x = (
             np.random.randint(0, max(side - wanted, 0) + 1)
             for side, wanted in zip(image.shape[:2], self.size, strict=True)
@@ -76,15 +69,12 @@ class _CropOrPad(Transform):
         self.y, self.x, self.size, self.fill, self.ignore = y, x, size, fill, ignore
 
     def apply_image(self, img: NDArray[Any]) -> NDArray[Any]:
-        """(h, w, 3) to (*size, 3)."""
         return self._place(img, np.broadcast_to(self.fill, (*self.size, img.shape[2])))
 
     def apply_segmentation(self, segmentation: NDArray[Any]) -> NDArray[Any]:
-        """(h, w) to size."""
         return self._place(segmentation, np.full(self.size, self.ignore))
 
     def apply_coords(self, coords: NDArray[Any]) -> NDArray[Any]:
-        """Points (n, 2) as x, y."""
         return coords - (self.x, self.y)
 
     def _place(self, array: NDArray[Any], empty: NDArray[Any]) -> NDArray[Any]:
@@ -99,20 +89,15 @@ class PhotometricDistortion(T.Augmentation):
     """Brightness, contrast, saturation and hue, each changed with probability 0.5.
 
     mmsegmentation's PhotoMetricDistortion (mmseg/datasets/pipelines/transforms.py), with its
-    default ranges.
+    default ranges. ``order`` is that of the channels, RGB or BGR.
     """
 
     def __init__(self, order: str) -> None:
-        """
-        Args:
-            order: of the channels, RGB or BGR.
-        """
         super().__init__()
         self.order = order
         cv2.setNumThreads(0)  # loaders are processes; each would have threads of its own
 
     def get_transform(self, image: NDArray[Any]) -> Transform:
-        """Of any image."""
         on, uniform = np.random.randint(2, size=5), np.random.uniform
         drawn: dict[str, Any] = {
             "brightness": uniform(-32, 32) if on[0] else 0.0,
@@ -134,16 +119,10 @@ def distort(
     hue: int | None = None,
     contrast_last: bool = False,
 ) -> NDArray[np.uint8]:
-    """An image in other colours, byte for byte as mmsegmentation computes them.
+    """An image (h, w, 3) in other colours, byte for byte as mmsegmentation computes them.
 
-    Args:
-        image: (h, w, 3), bytes.
-        order: of the channels, RGB or BGR.
-        brightness: is added.
-        contrast: factor of the colours.
-        saturation: factor of OpenCV's saturation in bytes.
-        hue: is added, in OpenCV's units: 2 degrees each, 180 in all.
-        contrast_last: True to change the contrast last, and not after the brightness.
+    Brightness and hue are added, the latter in OpenCV's units of 2 degrees; contrast and saturation
+    are factors. The contrast is changed after the brightness, or last.
     """
     image = _linear(image, 1.0, brightness)
     if not contrast_last:
@@ -176,10 +155,6 @@ class SegmentationMapper:
     """
 
     def __init__(self, cfg: Any) -> None:
-        """
-        Raises:
-            UserError: naming a key of the config that asks for something else.
-        """
         self.format = cfg.INPUT.FORMAT
         self.classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         self.ignore = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
@@ -188,9 +163,7 @@ class SegmentationMapper:
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record with ``image`` (3, H, W) uint8, ``sem_seg`` (H, W) int64, and the file's size.
 
-        Raises:
-            OSError: if image or mask cannot be read.
-            SizeMismatchError: if they differ in size.
+        One of Detectron2's or Pillow's errors if a file cannot be read or the sizes differ.
         """
         image = detection_utils.read_image(record["file_name"], self.format)
         mask = read_mask(record["sem_seg_file_name"], self.classes, self.ignore)
@@ -213,11 +186,7 @@ class SegmentationMapper:
 
 
 def augmentations(cfg: Any) -> list[T.Augmentation]:
-    """Scale, crop, flip and colours, as a config asks for them.
-
-    Raises:
-        UserError: naming a key that asks for something else.
-    """
+    """Scale, crop, flip and colours, as a config asks for them; a UserError for other requests."""
     inputs, ignore = cfg.INPUT, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     sampling, sizes, crop = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN, inputs.CROP
     if sampling not in SAMPLINGS or len(sizes) != 2:
