@@ -6,14 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.structures import Boxes, Instances
 from pycocotools import mask as rle
-from torch import nn
 
 from common.errors import UserError
 from detection import coco as judged
@@ -21,6 +17,7 @@ from detection.coco import require_usable
 from detection.evaluation import DETECTION, evaluate
 from detection.inspection import usable_datasets
 from tests.detection.helpers import config, warnings
+from tests.detection.oracles import perfect
 from tests.detection.small_datasets import instances
 from tests.detection.test_annotations import Change, every, images, twice, without
 
@@ -61,33 +58,6 @@ def small(truth: tuple[Path, dict[str, Any], str], folder: Path, registered: lis
     registered.append(dataset)
     train = "demo_coco_train" if "demo" in name else dataset
     return dataset, config(name, "DATASETS.TRAIN", (train,), "DATASETS.TEST", (dataset,), *SMALL)
-
-
-class Perfect(nn.Module):
-    """A detector that answers with the ground truth, by the images' names."""
-
-    def __init__(self, content: dict[str, Any]) -> None:
-        super().__init__()
-        labels = sorted(category["id"] for category in content["categories"])
-        self.answers = {}
-        for image in content["images"]:
-            height, width = image["height"], image["width"]
-            mine = [
-                a
-                for a in content["annotations"]
-                if a["image_id"] == image["id"] and not a["iscrowd"]
-            ]
-            masks = [rle.merge(rle.frPyObjects(a["segmentation"], height, width)) for a in mine]
-            boxes = np.array([a["bbox"] for a in mine], np.float32).reshape(-1, 4)
-            boxes[:, 2:] += boxes[:, :2]
-            found = Instances((height, width), pred_boxes=Boxes(torch.tensor(boxes)))
-            found.scores = torch.ones(len(mine))
-            found.pred_classes = torch.tensor([labels.index(a["category_id"]) for a in mine])
-            found.pred_masks = torch.tensor(rle.decode(masks)).permute(2, 0, 1).bool()
-            self.answers[image["file_name"]] = found
-
-    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        return [{"instances": self.answers[Path(x["file_name"]).name]} for x in inputs]
 
 
 def compressed(it: dict[str, Any]) -> None:
@@ -177,7 +147,7 @@ def test_a_perfect_detector_scores_100(
     loader = DatasetCatalog[name]
     with usable_datasets(cfg, tmp_path / "run"):
         assert (MetadataCatalog.get(name).json_file == f"{folder}/truth.json") is (case in FINE)
-        found = evaluate(cfg, DETECTION, Perfect(truth[1]), str(tmp_path / "inference"))
+        found = evaluate(cfg, DETECTION, perfect(truth[1]), str(tmp_path / "inference"))
     objects = [a["area"] for a in truth[1]["annotations"] if not a["iscrowd"]]
     present = {s for s, (low, high) in SIZES.items() if any(low <= a < high for a in objects)}
     assert {"s", "m"} <= present

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common import backbones, resnets
+from common import resnets
 from common.errors import UserError
 from common.resnets import depth_of
 from detection import convert
@@ -41,9 +41,7 @@ def test_names_are_those_of_detectron2s_resnet(architecture: str) -> None:
 @pytest.mark.parametrize(
     ("architecture", "prefix"),
     [
-        ("resnet18", LEWEL_PREFIX),
         ("resnet18", "online_net.backbone."),
-        ("resnet18", ""),
         ("resnet50", ""),
         ("wide_resnet50_2", LEWEL_PREFIX),
     ],
@@ -66,33 +64,14 @@ def test_formats_and_what_is_written(tmp_path: Path, architecture: str, prefix: 
     assert written.keys() == {"model", "__author__", "matching_heuristics"} | origin
     assert (written["method"], written["norm"], written["epochs"]) == told
     assert written["matching_heuristics"] is True and isinstance(written["__author__"], str)
-    assert sorted(float(array.flat[0]) for array in written["model"].values()) == [
-        float(i) for i in range(1, len(state) + 1)
-    ]
+    assert len(written["model"]) == len(state)
     for name, tensor in state.items():
         array = written["model"][detectron2_name(name)]
         assert isinstance(array, np.ndarray)
         assert array.dtype == (np.float32 if tensor.is_floating_point() else np.int64)
         np.testing.assert_array_equal(array, tensor.numpy())
     if architecture == "resnet50":
-        assert len(written["model"]) == 53 + 53 * 5  # convolutions and their BatchNorms
-
-
-@pytest.mark.parametrize(
-    ("arch", "told"),
-    [
-        ("LEWELB_EMAN", ("LEWEL_B", "eman", 7)),
-        ("LEWELB", ("LEWEL_B", "syncbn", 7)),
-        ("resnet50", ("", "", None)),
-    ],
-)
-def test_method_norm_and_epochs_come_from_arch(
-    tmp_path: Path, arch: str, told: tuple[str, str, int | None]
-) -> None:
-    state = {LEWEL_PREFIX + k: v for k, v in shape_state("resnet18").items()}
-    torch.save({"epoch": 7, "arch": arch, "state_dict": state}, tmp_path / "in.pth")
-    backbone = backbones.read_backbone(tmp_path / "in.pth")
-    assert (backbone.method, backbone.norm, backbone.epochs) == told
+        assert len(written["model"]) == 53 + 53 * 5 == 318  # convolutions and their BatchNorms
 
 
 @pytest.mark.parametrize("kind", ["parameter", "half", "transposed"])
@@ -152,7 +131,6 @@ def test_a_resnet50_is_whole_or_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no tensors"),
         ({"state_dict": {}}, "holds no tensors"),
         ({"state_dict": [1, 2]}, "holds no tensors"),
         (torch.zeros(3), "holds a torch.Tensor, not"),

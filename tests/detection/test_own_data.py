@@ -1,29 +1,25 @@
 """Data sets of one's own: their names, classes and scores, and what a job refuses."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from pycocotools.coco import COCO
 
 import demo
 from common.errors import UserError
 from detection import own_data
 from detection.coco import require_usable
 from detection.config import TransferConfig, read, resolve
-from detection.evaluation import DETECTION, evaluate, kind_of
+from detection.evaluation import DETECTION, kind_of
 from detection.own_data import OwnDataset, find
 from detection.train import transfer
 from tests.detection.helpers import CONFIGS
+from tests.detection.oracles import assert_scores_are_pycocotools, open_truth, perturbed
 from tests.detection.small_datasets import instances
-from tests.detection.test_evaluation import ALL_NAMES, Oracle, perturbed, reference
 
 DEMO = str(CONFIGS / "demo_R_18_FPN.yaml")
 RETINANET = 'MODEL: {META_ARCHITECTURE: "RetinaNet"}\n'
@@ -71,8 +67,7 @@ def test_the_classes_are_those_of_the_file(
     words = [written(demo_root, tmp_path / f"{name}.json", ids) for name in ("mine", "other")]
     cfg = job(*words).detectron2()
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("mine",), ("other",))
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(tmp_path / "mine.json"))
+    truth = open_truth(tmp_path / "mine.json")
     records = DatasetCatalog.get("mine")
     classes = MetadataCatalog.get("mine").thing_classes
     assert classes == [truth.cats[i]["name"] for i in sorted(ids)]
@@ -97,14 +92,8 @@ def test_the_number_of_classes_is_set_whatever_the_config_has(
 def test_the_scores_are_pycocotools(tmp_path: Path, demo_root: Path) -> None:
     word = written(demo_root, tmp_path / "mine.json", IDS["apart"])
     cfg = job(word, word).detectron2()
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(tmp_path / "mine.json"))
-    generator = np.random.default_rng(0)
-    detections = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
-    scores = evaluate(cfg, DETECTION, Oracle(detections), str(tmp_path / "inference"))
-    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
-    assert list(scores) == ALL_NAMES
-    np.testing.assert_allclose(list(scores.values()), wanted, rtol=0, atol=1e-6)
+    answers = perturbed(open_truth(tmp_path / "mine.json"))
+    assert_scores_are_pycocotools(cfg, answers, tmp_path / "inference")
 
 
 def test_a_path_may_have_colons_and_equals_signs(tmp_path: Path, demo_root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from PIL import Image
 from pycocotools import mask as rle
@@ -23,12 +23,21 @@ from detection.evaluation import DETECTION, evaluate
 from detection.inspection import usable_datasets
 from detection.mapper import TrainMapper
 from detection.stream import Stream
-from tests.detection import test_voc_evaluation as voc
 from tests.detection.helpers import config
+from tests.detection.oracles import (
+    SMALL,
+    Oracle,
+    answer,
+    open_truth,
+    perfect,
+    perturbed,
+    reference,
+    truth_of,
+)
 from tests.detection.small_datasets import instances
 from tests.detection.test_annotations import images
-from tests.detection.test_coco import Perfect
-from tests.detection.test_evaluation import SMALL, Oracle, open_truth, perturbed, reference
+from tests.detection.test_voc_evaluation import truth as voc_truth
+from tests.detection.test_voc_evaluation import voc_config
 from tests.processes import gloos_threads, in_processes
 
 VOC = "demo_voc_2007_test"
@@ -67,42 +76,26 @@ def write_many_categories(folder: Path) -> Path:
     return path
 
 
-def many_detections(truth: COCO) -> dict[int, Instances]:
+def many_answers(truth: COCO) -> dict[str, Instances]:
     """On every image, those without objects too, and none on some."""
-    generator = np.random.default_rng(1)
-    found = {image_id: perturbed(truth, image_id, generator) for image_id in truth.imgs}
+    found = perturbed(truth, seed=1)
     counts = Counter(a["category_id"] for a in truth.anns.values() if not a["iscrowd"])
-    label = counts.most_common(1)[0][0] - 1  # of Detectron2's, from 0
-    for image_id in list(truth.imgs)[3::8]:  # without objects
-        assert not truth.imgToAnns[image_id]
-        height, width = found[image_id].image_size
-        wrong = Instances((height, width))
-        wrong.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 9.0, 12.0]]))
-        wrong.scores, wrong.pred_classes = torch.tensor([0.99]), torch.tensor([label])
-        wrong.pred_masks = torch.ones(1, height, width, dtype=torch.bool)
-        found[image_id] = wrong
+    label = counts.most_common(1)[0][0] - 1  # Detectron2's, from 0
+    for image in list(truth.imgs.values())[3::8]:  # without objects
+        assert not truth.imgToAnns[image["id"]]
+        size = image["height"], image["width"]
+        wrong = answer(*size, [[1.0, 2.0, 9.0, 12.0]], [label], [0.99], [np.ones(size)])
+        found[image["file_name"]] = wrong
     return found
 
 
-def many_config(name: str) -> Any:
-    classes = ("MODEL.ROI_HEADS.NUM_CLASSES", CATEGORIES)
-    return config("demo_R_18_FPN", "DATASETS.TEST", (name,), *classes, *SMALL)
-
-
-def moved(answers: dict[str, voc.Found]) -> dict[str, voc.Found]:
+def moved(answers: dict[str, Instances]) -> Oracle:
     """Some boxes moved, of other scores."""
-    generator = np.random.default_rng(0)
-    return {
-        image: [
-            (
-                float(generator.random()),
-                label,
-                tuple(np.add(box, generator.normal(0, 3, 4)).tolist()),
-            )
-            for _, label, box in objects
-        ]
-        for image, objects in answers.items()
-    }
+    generator = torch.Generator().manual_seed(0)
+    for one in answers.values():
+        one.scores = torch.rand(len(one), generator=generator)
+        one.pred_boxes.tensor += 3 * torch.randn(len(one), 4, generator=generator)
+    return Oracle(answers)
 
 
 def _work(world: World, folder: Path) -> None:
@@ -112,9 +105,7 @@ def _work(world: World, folder: Path) -> None:
         found: dict[str, Any] = {
             "epoch": _epoch(world),
             "many": _many_categories(folder),
-            "voc": evaluate(
-                voc.voc_config(VOC), DETECTION, voc.Oracle(moved(voc.truth(VOC))), str(folder)
-            ),
+            "voc": evaluate(voc_config(VOC), DETECTION, moved(voc_truth(VOC)), str(folder)),
             "repaired": _repaired(folder),
         }
         found["random"] = torch.rand(1).item()
@@ -139,8 +130,9 @@ def _epoch(world: World) -> list[str]:
 def _many_categories(folder: Path) -> dict[str, float]:
     name = "many_categories"
     register_coco_instances(name, {}, str(folder / "annotations.json"), str(folder))
-    answers = Oracle(many_detections(open_truth(name)))
-    return evaluate(many_config(name), DETECTION, answers, str(folder / "many"))
+    classes = ("MODEL.ROI_HEADS.NUM_CLASSES", CATEGORIES)
+    cfg = config("demo_R_18_FPN", "DATASETS.TEST", (name,), *classes, *SMALL)
+    return evaluate(cfg, DETECTION, Oracle(many_answers(truth_of(name))), str(folder / "many"))
 
 
 def _repaired(folder: Path) -> dict[str, float]:
@@ -148,8 +140,7 @@ def _repaired(folder: Path) -> dict[str, float]:
     register_coco_instances("of_words", {}, str(folder / "words.json"), str(root))
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", ("of_words",), *SMALL)
     with usable_datasets(cfg, folder / "run"):
-        answers = Perfect(instances(root.parents[1]))
-        return evaluate(cfg, DETECTION, answers, str(folder / "words"))
+        return evaluate(cfg, DETECTION, perfect(instances(root.parents[1])), str(folder / "words"))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +156,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What each of the two found."""
     here, there = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
     assert not (there["many"] or there["voc"] or there["repaired"])
     return here, there
@@ -182,9 +172,8 @@ def test_they_share_an_epoch(found: tuple[dict[str, Any], dict[str, Any]]) -> No
 def test_their_score_is_pycocotools_with_crowds_and_1203_categories(
     folder: Path, found: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
-    truth = COCO(str(folder / "annotations.json"))
-    detections = many_detections(truth)
-    wanted = [ap for task in ("bbox", "segm") for ap in reference(truth, detections, task)]
+    truth = open_truth(folder / "annotations.json")
+    wanted = reference(truth, many_answers(truth))
     scores = found[0]["many"]
     np.testing.assert_allclose(list(scores.values()), wanted, rtol=0, atol=1e-9)
     assert 1 < scores["box_AP"] < 99
@@ -194,8 +183,7 @@ def test_their_score_is_pycocotools_with_crowds_and_1203_categories(
 def test_their_voc_score_is_that_of_one(
     tmp_path: Path, found: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
-    answers = voc.Oracle(moved(voc.truth(VOC)))
-    wanted = evaluate(voc.voc_config(VOC), DETECTION, answers, str(tmp_path))
+    wanted = evaluate(voc_config(VOC), DETECTION, moved(voc_truth(VOC)), str(tmp_path))
     assert found[0]["voc"] == pytest.approx(wanted) and 0 < wanted["box_AP"] < 100
 
 

@@ -1,23 +1,20 @@
-"""VOC's AP: a case computed by hand, perfect answers, classes that are absent, two processes."""
+"""VOC's AP: a case computed by hand, perfect answers, classes that are absent."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from PIL import Image
-from torch import nn
 
 import detection  # noqa: F401  registers the embedded data
 from common.errors import UserError
 from detection.evaluation import DETECTION, evaluate, kind_of
 from tests.detection.helpers import config
-
-Found = list[tuple[float, int, tuple[float, ...]]]  # score, class, corners of each object
+from tests.detection.oracles import Oracle, answer
 
 XML = (
     "<annotation><size><width>{side}</width><height>{side}</height><depth>3</depth></size>"
@@ -30,35 +27,19 @@ OBJECT = (
 )
 
 
-class Oracle(nn.Module):
-    """A detector that knows what it has to say about each image: score, class, corners."""
-
-    def __init__(self, answers: dict[str, Found]) -> None:
-        super().__init__()
-        self.answers = answers
-
-    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        results = []
-        for x in inputs:
-            found = self.answers.get(x["image_id"], [])
-            instances = Instances((x["height"], x["width"]))
-            instances.pred_boxes = Boxes(torch.tensor([box for *_, box in found]).view(-1, 4))
-            instances.scores = torch.tensor([score for score, *_ in found])
-            instances.pred_classes = torch.tensor([c for _, c, _ in found], dtype=torch.int64)
-            results.append({"instances": instances})
-        return results
-
-
 def voc_config(name: str) -> Any:
     return config("demo_voc_R_18_FPN", "DATASETS.TEST", (name,), "DATALOADER.NUM_WORKERS", 0)
 
 
-def truth(name: str) -> dict[str, Found]:
-    """What is annotated, in Detectron2's coordinates."""
+def truth(name: str) -> dict[str, Instances]:
+    """The annotated objects, in Detectron2's coordinates, by the name of their image's file."""
     return {
-        str(record["image_id"]): [
-            (1.0, a["category_id"], tuple(map(float, a["bbox"]))) for a in record["annotations"]
-        ]
+        Path(record["file_name"]).name: answer(
+            record["height"],
+            record["width"],
+            [a["bbox"] for a in record["annotations"]],
+            [a["category_id"] for a in record["annotations"]],
+        )
         for record in DatasetCatalog.get(name)
     }
 
@@ -97,14 +78,17 @@ def test_a_case_computed_by_hand(by_hand: Any, tmp_path: Path) -> None:
     1/2, 1/2, 1: six times 1 and five times 2/3, AP 28/33. Above it six times 1, AP 6/11. The dog
     is not found, AP 0; no bird counts.
     """
-    answers: dict[str, Found] = {
-        "1": [(0.9, 1, (10, 10, 20, 20)), (0.8, 1, (30, 10, 40, 20))],
-        "2": [(0.7, 1, (10, 10, 20, 16)), (0.6, 1, (30, 30, 40, 40)), (0.9, 0, (0, 0, 9, 9))],
+    boxes = ([10, 10, 20, 20], [30, 10, 40, 20])
+    more = ([10, 10, 20, 16], [30, 30, 40, 40], [0, 0, 9, 9])
+    answers = {
+        "1.jpg": answer(50, 50, boxes, [1, 1], [0.9, 0.8]),
+        "2.jpg": answer(50, 50, more, [1, 1, 0], [0.7, 0.6, 0.9]),
     }
     found = evaluate(by_hand, DETECTION, Oracle(answers), str(tmp_path))
     cat = {"box_AP50": 28 / 33, "box_AP75": 6 / 11, "box_AP": (2 * 28 / 33 + 8 * 6 / 11) / 10}
     assert found == pytest.approx({name: 100 * ap / 2 for name, ap in cat.items()})
-    assert evaluate(by_hand, DETECTION, Oracle({}), str(tmp_path)) == dict.fromkeys(found, 0.0)
+    nothing = Oracle({name: one[:0] for name, one in answers.items()})
+    assert evaluate(by_hand, DETECTION, nothing, str(tmp_path)) == dict.fromkeys(found, 0.0)
 
 
 def test_perfect_answers_score_100_on_voc(real_data: Path, tmp_path: Path) -> None:
