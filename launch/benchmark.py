@@ -15,12 +15,11 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common import runs
 from common.errors import UserError, command
 from launch import classify, transfer
+from launch.console import print_table
 from launch.options import CONFIGS, Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from launch.slurm.job import Job
 
 # LEWEL's README, tables of ImageNet and COCO.
@@ -92,22 +91,16 @@ def sweeps(options: Command) -> list[transfer.Command]:
 
 
 def gpu_hours(config: str, images: int) -> float | None:
-    """A lower bound of the V100 hours of a run, or None where nothing was published.
+    """A lower bound of a run's V100 hours, from its images (iterations times batch).
 
-    Args:
-        config: the YAML's name.
-        images: iterations times batch.
+    None for a config (the YAML's name) of which nothing was published.
     """
     found = [seconds for name, seconds in SECONDS.items() if config.startswith(name)]
     return found[0] * GPUS * images / 16 / 3600 if found else None
 
 
 def plan(options: Command) -> tuple[list["Job"], list[str]]:
-    """The transfer jobs of a suite, checked, and for a dry run what keeps others from starting.
-
-    Raises:
-        UserError: unless it is a dry run, for whatever is wrong.
-    """
+    """The transfer jobs of a suite, checked, and for a dry run what keeps others from starting."""
     jobs: list[Job] = []
     wrong = []
     for one in sweeps(options):
@@ -122,33 +115,30 @@ def plan(options: Command) -> tuple[list["Job"], list[str]]:
     return jobs, wrong
 
 
-def plan_table(jobs: Sequence["Job"], suite: str) -> "Table":
-    """The transfer jobs of a suite, with what they would cost."""
-    from rich.table import Table
-
-    table = Table(title=f"suite {suite}")
-    for name in ("config", "weights", "seed", "lr", "batch", "iterations", "GPU hours", "state"):
-        table.add_column(name, overflow="fold")
-    total = 0.0
+def print_plan(jobs: Sequence["Job"], suite: str) -> None:
+    """Print the transfer jobs of a suite, with what they would cost."""
+    columns = ("config", "weights", "seed", "lr", "batch", "iterations", "GPU hours", "state")
+    rows, total = [], 0.0
     for job in jobs:
         config = job.config
         hours = gpu_hours(config.config_name, job.steps * config.batch_size)
         total += hours or 0
-        table.add_row(
+        row = (
             config.config_name,
             config.weights.method,
-            str(config.seed),
+            config.seed,
             f"{config.lr:g}",
-            str(config.batch_size),
-            str(job.steps),
+            config.batch_size,
+            job.steps,
             f"{hours:.0f}" if hours else "?",
             "finished" if runs.is_finished(job.folder) else "to do",
         )
-    table.caption = (
+        rows.append([str(value) for value in row])
+    caption = (
         f"{len(jobs)} runs, at least {total:.0f} V100 hours by Detectron2's model zoo, which "
         "froze BatchNorm and knows neither FCN nor linear evaluation"
     )
-    return table
+    print_table(f"suite {suite}", columns, rows, caption)
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -156,32 +146,27 @@ def run(arguments: list[str] | None = None) -> None:
     options = parse(Command, "launch/benchmark.py", arguments)
     if options.run.name:
         raise UserError("--name is one folder, and a suite has many runs; leave it out.")
-    from rich.console import Console
-
     from launch.slurm.following import follow_all
+    from launch.slurm.submission import launch
 
     jobs, wrong = plan(options)
     if not jobs:
         raise UserError(wrong[0].partition(" cannot start: ")[2])
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(plan_table(jobs, options.suite))
+    print_plan(jobs, options.suite)
     print("\n".join(wrong), flush=True)
     evaluation = plan_evaluation(options)
     if options.dry_run:
         return
-    submitted = transfer.submit(jobs, options.run, options.resources, skip_live=True)
+    fresh = options.run.fresh
+    submitted = transfer.submit(jobs, options.resources, fresh, skip_live=True)
     if evaluation:
-        submitted += classify.submit(evaluation, options.run, options.resources, skip_live=True)
+        submitted += launch([evaluation], options.resources, fresh, skip_live=True)
     if options.resources.wait:
         follow_all(submitted)
 
 
 def plan_evaluation(options: Command) -> "Job | None":
-    """Linear evaluation, checked; None if it is left out, or for a dry run if it cannot start.
-
-    Raises:
-        UserError: unless it is a dry run, for whatever is wrong.
-    """
+    """Linear evaluation, checked; None if it is left out, or for a dry run if it cannot start."""
     if options.data == "none":
         return None
     weights = classify.WeightOptions(options.weights, label=options.label)

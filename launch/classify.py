@@ -13,7 +13,6 @@ from launch.options import Resources, RunOptions, parse, resources
 from pretrain.evaluation.config import LinearConfig, SemiConfig
 
 if TYPE_CHECKING:
-    from launch.slurm.following import Submitted
     from launch.slurm.job import Job
     from launch.weights import Source
 
@@ -40,69 +39,54 @@ class WeightOptions:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """Train a linear classifier of ImageNet on frozen features; a row of results/linear.csv.
-
-    Typed again, the same command resumes the run, or says that it is finished.
-    """
+class Command:
+    """The options of both evaluations."""
 
     weights: WeightOptions = field(default_factory=WeightOptions)
-    config: LinearConfig = field(default_factory=LinearConfig)
+    config: LinearConfig | SemiConfig = field(default_factory=LinearConfig)
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=resources)
 
 
 @dataclass(frozen=True)
-class Semi:
+class Linear(Command):
+    """Train a linear classifier of ImageNet on frozen features; a row of results/linear.csv.
+
+    Typed again, the same command resumes the run, or says that it is finished.
+    """
+
+    config: LinearConfig = field(default_factory=LinearConfig)
+
+
+@dataclass(frozen=True)
+class Semi(Command):
     """Fine-tune on 1 or 10 % of the labels of ImageNet; a row of results/semi.csv.
 
     Typed again, the same command resumes the run, or says that it is finished.
     """
 
-    weights: WeightOptions = field(default_factory=WeightOptions)
     config: SemiConfig = field(default_factory=SemiConfig)
-    run: RunOptions = field(default_factory=RunOptions)
-    resources: Resources = field(default_factory=resources)
 
 
-def run(kind: type[Linear] | type[Semi], prog: str, arguments: list[str] | None = None) -> Path:
+def run(kind: type[Command], prog: str, arguments: list[str] | None = None) -> Path:
     """Check a command line, submit or run the job, and return its run folder."""
     return start(parse(kind, prog, arguments))
 
 
-def start(options: Linear | Semi) -> Path:
+def start(options: Command) -> Path:
     """Check everything, submit or run the job, and return its run folder."""
     from launch.slurm.following import follow_all
+    from launch.slurm.submission import launch
 
     job = plan(options)
-    submitted = submit(job, options.run, options.resources)
+    submitted = launch([job], options.resources, options.run.fresh)
     if options.resources.wait:
         follow_all(submitted)
     return job.folder
 
 
-def submit(
-    job: "Job", run: RunOptions, resources: Resources, skip_live: bool | None = None
-) -> list["Submitted"]:
-    """Submit or run the job of :func:`plan`; it, if Slurm has it.
-
-    Args:
-        job: the run.
-        run: its folder.
-        resources: its own.
-        skip_live: as for :func:`launch.slurm.submission.launch`.
-    """
-    from launch.slurm.submission import launch
-
-    return launch([job], resources, run.fresh, skip_live=bool(job.after) or skip_live)
-
-
-def plan(options: Linear | Semi) -> "Job":
-    """The job that a command line means, checked: everything that can be wrong before a job.
-
-    Raises:
-        UserError: naming the thing that is wrong.
-    """
+def plan(options: Command) -> "Job":
+    """The job that a command line means, checked: everything that can be wrong before a job."""
     config = options.config.resolve(Weights())
     from launch.slurm.job import Job
     from launch.slurm.resources import device, processes
@@ -124,11 +108,7 @@ def plan(options: Linear | Semi) -> "Job":
 
 
 def _find(options: WeightOptions, output_dir: Path) -> "Source":
-    """The weights; writes nothing.
-
-    Raises:
-        UserError: if there are none, or they cannot be read, or their method is unknown.
-    """
+    """Find, read and check the weights; write nothing."""
     from common.checkpoints import is_pickle
     from launch.weights import NONE, Source, find_backbone, newest_pretraining
 

@@ -16,6 +16,7 @@ from common.files import check_writable
 from common.provenance import ROOT
 from launch.slurm import site
 from launch.slurm.resources import Resources
+from launch.slurm.site import resources
 
 __all__ = ["CONFIGS", "Resources", "RunOptions", "located", "parse", "resources"]
 
@@ -39,11 +40,7 @@ class RunOptions:
     fresh: bool = False
 
     def folder(self, kind: str, name: str) -> Path:
-        """The run folder, which need not exist yet.
-
-        Raises:
-            UserError: if it could not be written.
-        """
+        """The run folder, which need not exist yet; a UserError if it could not be written."""
         if self.name is not None and Path(self.name).name != self.name:
             raise UserError(f"--name {self.name} is not a plain folder name.")
         folder = runs.run_folder(self.output_dir, kind, self.name or name)
@@ -55,9 +52,6 @@ class RunOptions:
 
         Runs from our own pre-training were once named after the weights' SHA-256, and go on in
         the folder that they have.
-
-        Raises:
-            UserError: if it could not be written.
         """
         folder = self.folder(kind, config.run_name())
         if self.name is None and config.weights.sha256 and not folder.exists():
@@ -66,21 +60,8 @@ class RunOptions:
         return folder
 
 
-def resources() -> Resources:
-    """The resources that a command asks for by itself, as the site has set them.
-
-    Raises:
-        UserError: if a setting is wrong.
-    """
-    return site.resources()
-
-
 def parse(command: type[Command], prog: str, arguments: list[str] | None = None) -> Command:
-    """The command line as a ``command``; tyro prints what is wrong with it and exits with 2.
-
-    Raises:
-        UserError: for an option of several values that has none, as where a variable is empty.
-    """
+    """The command line as a ``command``; tyro prints what is wrong with it and exits with 2."""
     words = sys.argv[1:] if arguments is None else arguments
     _require_values(command, words)
     # --epochs and not --config.epochs; --fresh without a --no-fresh.
@@ -100,6 +81,7 @@ def located(config: Path) -> Path:
 
 
 def _require_values(command: type[Any], words: Sequence[str]) -> None:
+    """Refuse an option of several values that has none, as where a shell's variable is empty."""
     hints = get_type_hints(command)
     several = [
         f"--{field.name.replace('_', '-')}"

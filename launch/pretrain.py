@@ -14,12 +14,12 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common import runs
 from common.errors import UserError, command
 from common.files import write_json
+from launch import transfer
+from launch.console import print_table
 from launch.options import Resources, RunOptions, located, parse, resources
 from pretrain.config import PretrainConfig, ResolvedConfig
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from launch.slurm.job import Job
 
 
@@ -46,9 +46,7 @@ def run(arguments: list[str] | None = None) -> Path | None:
     """Check the command line, submit or run the jobs, and return the run folder."""
     options = parse(Command, "launch/pretrain.py", arguments)
     if options.list_recipes:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else 160).print(_recipes())
+        _print_recipes()
         return None
     config = options.config.resolve()
     from launch.slurm.following import follow_all
@@ -56,11 +54,14 @@ def run(arguments: list[str] | None = None) -> Path | None:
     from launch.slurm.submission import launch
 
     job = plan(options, config)
-    following = _plan_following(options, job) if options.then else []
+    then = transfer.Command(
+        config=options.then,
+        run=dataclasses.replace(options.run, name=None),  # they have names of their own
+        resources=dataclasses.replace(options.resources, nodes=1, wait=False),
+    )
+    following = _plan_following(then, job) if options.then else []
     submitted = launch([job], options.resources, options.run.fresh, skip_live=bool(following))
     if following:
-        from launch import transfer
-
         if submitted:
             # It may be long before the job itself says so.
             write_json(job.folder / "config.json", dataclasses.asdict(job.config))
@@ -69,7 +70,7 @@ def run(arguments: list[str] | None = None) -> Path | None:
                 "--then waits for jobs of Slurm alone; start it once that run has ended."
             )
         try:
-            transfer.submit(following, _run_options(options), _resources(options))
+            transfer.submit(following, then.resources, then.run.fresh)
         except UserError as error:
             if not submitted:
                 raise
@@ -82,11 +83,7 @@ def run(arguments: list[str] | None = None) -> Path | None:
 
 
 def plan(options: Command, config: ResolvedConfig) -> "Job":
-    """The job of a command line, checked.
-
-    Raises:
-        UserError: naming the thing that is wrong.
-    """
+    """The job that a command line means, checked: everything that can be wrong before a job."""
     from launch.slurm.job import Job
     from launch.slurm.resources import device, processes
     from pretrain.data.locate import check_enough, open_images, open_validation
@@ -114,55 +111,39 @@ def plan(options: Command, config: ResolvedConfig) -> "Job":
     return Job("pretrain", pretrain, config, folder, options.run.output_dir.resolve(), steps)
 
 
-def _plan_following(options: Command, job: "Job") -> list["Job"]:
-    """The transfer jobs of ``--then``, checked.
-
-    Raises:
-        UserError: naming the thing that is wrong with them.
-    """
-    for config in options.then:
+def _plan_following(command: transfer.Command, job: "Job") -> list["Job"]:
+    """The transfer jobs of ``--then``, checked."""
+    for config in command.config:
         if not located(config).is_file():
             raise UserError(f"--then {config}: no such config; our own are those of det_configs/.")
-    from launch import transfer
     from launch.slurm.resources import processes, resolve_cluster
     from launch.weights import find_backbone, to_come
 
-    if resolve_cluster(options.resources) == "debug" and processes(options.resources) > 1:
+    if resolve_cluster(command.resources) == "debug" and processes(command.resources) > 1:
         raise UserError("--then starts other jobs, which torchrun and srun cannot; leave it out.")
-    there = runs.is_finished(job.folder) and not options.run.fresh
-    settings = dataclasses.asdict(job.config)
-    source = find_backbone(str(job.folder), None) if there else to_come(job.folder, settings, None)
-    run, resources = _run_options(options), _resources(options)
-    command = transfer.Command(config=options.then, run=run, resources=resources)
+    if runs.is_finished(job.folder) and not command.run.fresh:
+        source = find_backbone(str(job.folder), None)
+    else:
+        source = to_come(job.folder, dataclasses.asdict(job.config), None)
     return transfer.plan(command, awaited=source)
 
 
-def _run_options(options: Command) -> RunOptions:
-    """Those of the jobs that follow, which have names of their own."""
-    return dataclasses.replace(options.run, name=None)
-
-
-def _resources(options: Command) -> Resources:
-    return dataclasses.replace(options.resources, nodes=1, wait=False)
-
-
-def _recipes() -> "Table":
-    from rich.table import Table
-
+def _print_recipes() -> None:
     from pretrain import methods
 
-    table = Table(title="recipes")
-    columns = ("method", "norm", "epochs", "batch", "lr", "weight decay", "momentum", "warm-up")
-    for column in (*columns, "source", "MLPs' norms"):
-        table.add_column(column)
+    columns = (
+        *("method", "norm", "epochs", "batch", "lr", "weight decay", "momentum", "warm-up"),
+        *("source", "MLPs' norms"),
+    )
+    rows = []
     for method in methods.methods().values():
         for recipe in method.recipes:
             *values, adapted, _ = dataclasses.astuple(recipe)
             norms = "adapted" if adapted else "excluded"
             if "adapt_mlp_norms" not in method.defaults:  # without LARS
                 norms = ""
-            table.add_row(method.name, *(f"{v}" for v in values), norms)
-    return table
+            rows.append([method.name, *map(str, values), norms])
+    print_table("recipes", columns, rows)
 
 
 @command

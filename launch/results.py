@@ -1,10 +1,9 @@
 """Rebuild and show the results tables, and what is not finished: ``python launch/results.py``."""
 
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -12,12 +11,10 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common import runs
 from common.errors import UserError, command
 from common.files import atomic_write
+from launch.console import print_table
 from launch.options import parse
 from launch.slurm.states import unfinished
 from launch.tables.tables import TABLES, read, rebuild
-
-if TYPE_CHECKING:
-    import rich.table
 
 MARKDOWN = "summary.md"
 
@@ -38,13 +35,7 @@ class Command:
 
 
 def show(output_dir: Path) -> None:
-    """Rebuild the tables, write the summary, and print it and the runs that are not finished.
-
-    Raises:
-        UserError: if there is neither a finished evaluation nor an unfinished run.
-    """
-    from rich.console import Console
-
+    """Rebuild the tables, write the summary, and print it and the runs that are not finished."""
     from launch.tables.summary import markdown, summarise, texts
 
     frames = {kind: read(output_dir, kind) for kind in TABLES}
@@ -56,7 +47,6 @@ def show(output_dir: Path) -> None:
             f"no run in {output_dir.resolve() / 'runs'}; start one with launch/pretrain.py or "
             "launch/transfer.py, or give --output-dir."
         )
-    console = Console(width=None if sys.stdout.isatty() else 200)
     if summaries:
         rebuild(output_dir)
         folder = output_dir / "results"
@@ -64,22 +54,21 @@ def show(output_dir: Path) -> None:
             file.write("\n".join(markdown(kind, frame) for kind, frame in summaries.items()))
         for kind, frame in summaries.items():
             shown = texts(frame)
-            console.print(_table(kind, list(shown), shown.itertuples(index=False)))
-            console.print(f"one row a run, all columns: {folder / kind}.csv")
-        console.print(f"this in Markdown: {folder / MARKDOWN}")
+            print_table(kind, list(shown), shown.itertuples(index=False))
+            print(f"one row a run, all columns: {folder / kind}.csv")
+        print(f"this in Markdown: {folder / MARKDOWN}")
     if pretrained:
         columns = ["run", "method", "epochs", "loss", "best kNN", "hours", "restarts"]
         rows = [_pretrained(folder, metrics) for folder, metrics in pretrained]
-        console.print(_table("finished pre-training", columns, rows))
+        print_table("finished pre-training", columns, rows)
     if rest:
         columns = ["kind", "run", "state", "job", "steps", "restarts"]
         rows = [[r.kind, r.name, r.state, r.job, r.progress, str(r.restarts or "")] for r in rest]
-        table = _table("unfinished runs", columns, rows)
-        table.caption = (
+        caption = (
             "The command that started a run resumes it, unless a job is pending or running; a "
             "job's is in job.json in the run folder."
         )
-        console.print(table)
+        print_table("unfinished runs", columns, rows, caption)
 
 
 def _pretrained(folder: Path, metrics: dict[str, Any]) -> list[str]:
@@ -93,17 +82,6 @@ def _pretrained(folder: Path, metrics: dict[str, Any]) -> list[str]:
         f"{metrics['wall_time_s'] / 3600:.1f}",
         str(metrics.get("restarts") or ""),
     ]
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "rich.table.Table":
-    from rich.table import Table
-
-    table = Table(title=title)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 @command

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,41 +97,34 @@ def run(arguments: list[str] | None = None) -> list[Path]:
 
 
 def start(options: Command, overrides: tuple[str, ...] = ()) -> list[Path]:
-    """Check everything, submit or run the jobs, and return their run folders.
-
-    Raises:
-        UserError: for whatever is wrong; then nothing was written.
-    """
+    """Check everything, submit or run the jobs, and return their run folders."""
     from launch.slurm.following import follow_all
 
     jobs = plan(options, overrides)
-    submitted = submit(jobs, options.run, options.resources)
+    submitted = submit(jobs, options.resources, options.run.fresh)
     if options.resources.wait:
         follow_all(submitted)
     return [job.folder for job in jobs]
 
 
 def submit(
-    jobs: Sequence["Job"], run: RunOptions, resources: Resources, skip_live: bool | None = None
+    jobs: Sequence["Job"], resources: Resources, fresh: bool, skip_live: bool | None = None
 ) -> list["Submitted"]:
-    """Submit or run the jobs of :func:`plan`; those of Slurm.
-
-    Args:
-        jobs: the runs.
-        run: their folders.
-        resources: of each.
-        skip_live: as for :func:`launch.slurm.submission.launch`.
-
-    Raises:
-        UserError: if a folder holds another run, or a job could not be submitted, or failed.
-    """
+    """Submit or run the jobs of :func:`plan`, as :func:`launch.slurm.submission.launch` does."""
     from launch.slurm.submission import launch
-    from launch.weights import settled
 
-    jobs = [settled(job) for job in jobs]
-    if not run.fresh:
+    jobs = [_settled(job) for job in jobs]
+    if not fresh:
         _warn_of_other_methods(jobs)
-    return launch(jobs, resources, run.fresh, skip_live=skip_live)
+    return launch(jobs, resources, fresh, skip_live=skip_live)
+
+
+def _settled(job: "Job") -> "Job":
+    """The same with the SHA-256 of the weights, if a pre-training has left them meanwhile."""
+    if job.after is None or not runs.is_finished(job.after):
+        return job
+    config = replace(job.config, weights=job.config.weights.settled())
+    return replace(job, config=config, after=None)
 
 
 def plan(
@@ -144,9 +137,6 @@ def plan(
         overrides: KEY VALUE pairs.
         awaited: weights of a pre-training that is still to be submitted, in the place of
             ``--weights``.
-
-    Raises:
-        UserError: naming the thing that is wrong.
     """
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: must be at least 1.")
@@ -162,8 +152,9 @@ def plan(
     import segmentation  # noqa: F401  its configs name what it registers
     from detection import own_data
     from detection.config import read, resolve
+    from launch.detectors import find_detector
     from launch.slurm.resources import device, processes
-    from launch.weights import find_detector, find_weights
+    from launch.weights import find_weights
 
     datasets = own_data.find(options.dataset, options.eval_only)
     if datasets:
@@ -226,11 +217,7 @@ def _require_one_run(one: "Job", other: "Job") -> None:
 def _job(
     config: "TransferConfig", source: "Source", run: RunOptions, count: int
 ) -> tuple["Job", list[str]]:
-    """Check a run in ``count`` processes, and print its numbers.
-
-    Returns:
-        The run as a job, and sentences about repairs of its datasets.
-    """
+    """A run in ``count`` processes, checked; and sentences about repairs of its data sets."""
     from detection.coco import require_usable
     from detection.evaluation import kind_of
     from detection.schedule import steps_of

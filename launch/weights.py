@@ -1,19 +1,16 @@
-"""The weights that ``--weights`` of a command means, and their fit to a config."""
+"""Backbones that ``--weights`` of a command means, and their fit to a config."""
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common import runs
 from common.errors import UserError
 from common.files import sha256
 from common.weights import Weights
-
-if TYPE_CHECKING:
-    from launch.slurm.job import Job
 
 NONE = "none"
 CHECKPOINT = "checkpoint.pth.tar"  # of a pre-training run
@@ -55,11 +52,7 @@ class Source:
     classes: tuple[str, ...] = ()
 
     def check_fits(self, cfg: Any) -> None:
-        """Raise unless a Detectron2 config treats these weights as they were trained.
-
-        Raises:
-            UserError: naming the key or the data set that disagrees.
-        """
+        """Raise a UserError unless a Detectron2 config treats the weights as their training did."""
         from detectron2.data import MetadataCatalog
 
         from common import resnets
@@ -114,16 +107,13 @@ def pixel_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_weights(wanted: str | None, cfg: Any, label: str | None, output_dir: Path) -> Source:
-    """Find, read and check the weights of a transfer; writes nothing.
+    """Find, read and check the weights of a transfer; write nothing.
 
     Args:
         wanted: ``--weights``; None for the default.
         cfg: the Detectron2 config.
         label: ``--label``, which overrides the method that a checkpoint tells.
         output_dir: the folder that holds ``runs/``.
-
-    Raises:
-        UserError: if there are none, or they cannot be read, or their method is unknown.
     """
     from common.checkpoints import is_pickle
     from detection.config import PLACEHOLDER
@@ -137,42 +127,37 @@ def find_weights(wanted: str | None, cfg: Any, label: str | None, output_dir: Pa
     if wanted == NONE:
         return Source(Weights(method=label or "random"), "weights: none, random initialisation")
     if not os.path.isdir(Path(wanted).expanduser()):
-        path = _local_path(wanted)
+        path = local_path(wanted)
         if is_pickle(path):
             return _find_detectron2(wanted, how, path, label)
     return find_backbone(wanted, label, how)
 
 
 def find_backbone(wanted: str, label: str | None, how: str = "") -> Source:
-    """Find, read and check a checkpoint; writes nothing.
+    """Find, read and check a checkpoint, or that of a pre-training run's folder; write nothing.
 
-    Args:
-        wanted: ``--weights``, a file or the folder of a pre-training run.
-        label: ``--label``, which overrides the method that a checkpoint tells.
-        how: it was found, for the line about it.
-
-    Raises:
-        UserError: if there is none, or it cannot be read, or its method is unknown.
+    ``how`` tells in the line for the user where the default came from.
     """
     from common import backbones
 
     folder = Path(wanted).expanduser().resolve()
     if os.path.isdir(folder):  # Path's own raises inside a folder that is not ours
-        if _pretraining(folder) is None:
+        config = _pretraining(folder)
+        if config is None:
             raise UserError(
                 f"--weights {wanted} is a folder, but no pre-training run; give a checkpoint, or a "
                 "folder of runs/pretrain/."
             )
         if not runs.is_finished(folder):
-            return to_come(folder, _pretraining(folder) or {}, label)
+            return to_come(folder, config, label)
         wanted = str(folder / CHECKPOINT)
-    path = _local_path(wanted)
+    path = local_path(wanted)
     found, digest = backbones.read_backbone(path), sha256(path)
     weights = Weights(
         found.architecture,
         str(path),
         digest,
-        require_method(wanted, label or found.method, found.format),
+        _require_method(wanted, label or found.method, found.format),
         found.norm,
         found.epochs,
         found.recipe,
@@ -184,13 +169,7 @@ def find_backbone(wanted: str, label: str | None, how: str = "") -> Source:
 
 
 def to_come(folder: Path, config: dict[str, Any], label: str | None) -> Source:
-    """The weights that a pre-training run which is not finished will leave.
-
-    Args:
-        folder: its run folder, absolute.
-        config: its configuration.
-        label: ``--label``, which overrides the method's own name.
-    """
+    """The weights that a pre-training run will leave, of its absolute folder and configuration."""
     from pretrain import methods
     from pretrain.config import ResolvedConfig
 
@@ -213,14 +192,6 @@ def _pretraining(folder: Path) -> dict[str, Any] | None:
         return config if {"method", "norm", "epochs", "backbone"} <= config.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def settled(job: "Job") -> "Job":
-    """The same with the SHA-256 of the weights, if a pre-training has left them meanwhile."""
-    if job.after is None or not runs.is_finished(job.after):
-        return job
-    config = replace(job.config, weights=job.config.weights.settled())
-    return replace(job, config=config, after=None)
 
 
 def _find_detectron2(wanted: str, how: str, path: Path, label: str | None) -> Source:
@@ -247,7 +218,7 @@ def _find_detectron2(wanted: str, how: str, path: Path, label: str | None) -> So
         found.architecture,
         str(path),
         digest,
-        require_method(wanted, label or method),
+        _require_method(wanted, label or method),
         found.norm,
         found.epochs,
         found.recipe,
@@ -256,103 +227,12 @@ def _find_detectron2(wanted: str, how: str, path: Path, label: str | None) -> So
     line = f"weights: {wanted}{how}, sha256 {digest[:8]}, {kind}, used as it is"
     if treatment is None:
         author = f"author {found.author!r}" if found.signed else "which names no __author__"
-        line += "\n" + _unchecked(f"{wanted} ({author}) does not tell")
+        line += unchecked(f"{wanted} ({author}) does not tell")
     return Source(weights, line, pixels=treatment)
 
 
-def find_detector(wanted: str | None, label: str | None) -> Source:
-    """A trained detector, read without running code of the file's; writes nothing.
-
-    The ``metrics.json`` of a finished run beside it tells its pre-training and its classes, the
-    ``config.yaml`` how its training read images.
-
-    Args:
-        wanted: ``--weights``.
-        label: ``--label``, which overrides the method that ``metrics.json`` tells.
-
-    Raises:
-        UserError: if there is no such file, or no detector that Detectron2 can load is in it.
-    """
-    from detectron2.config import CfgNode
-
-    if wanted in (None, NONE):
-        raise UserError("--eval-only needs --weights DETECTOR, such as a run's model_final.pth.")
-    path = _local_path(str(wanted))
-    _check_detector(path)
-    origin = _metrics(path.parent)
-    weights = Weights(
-        "",
-        str(path),
-        sha256(path),
-        label or str(origin.get("method") or ""),
-        str(origin.get("norm") or ""),
-        origin.get("pretrain_epochs"),
-    )
-    classes = tuple(origin.get("classes") or ())
-    line = f"weights: {wanted}, sha256 {weights.sha256[:8]}, a trained detector"
-    yaml = path.parent / "config.yaml"
-    try:
-        settings = pixel_settings(CfgNode.load_yaml_with_base(str(yaml)))
-    except Exception:  # a file of something else raises almost anything
-        settings = {}
-    if settings.keys() != {*PIXELS}:
-        line += f"\n{_unchecked(f'no config.yaml beside {wanted} tells')}"
-        return Source(weights, line, classes=classes)
-    trained_with = f"trained with {yaml}"
-    return Source(weights, line, pixels=settings, trained_with=trained_with, classes=classes)
-
-
-def _check_detector(path: Path) -> None:
-    """Raise unless Detectron2, which decides by a file's name, can load it, and it is harmless."""
-    from common import checkpoints
-    from detection.convert import is_state, read_weights
-
-    if path.name.endswith(".pkl"):
-        if not checkpoints.is_pickle(path):
-            raise UserError(
-                f"{path} is not in Detectron2's format, as its name says; if it is a PyTorch "
-                "checkpoint of a detector, give it a name that ends in .pth."
-            )
-        read_weights(path)
-        return
-    if path.name.endswith(".pyth") or checkpoints.is_safetensors(path):
-        raise UserError(
-            f"{path} is of a kind that Detectron2 does not load (safetensors, or .pyth, its name "
-            "for pycls' files); save the detector with torch.save, under a name that ends in .pth."
-        )
-    if checkpoints.is_pickle(path):
-        raise UserError(
-            f"{path} is a plain pickle, not a PyTorch checkpoint; if this is a detector of "
-            "Detectron2's, give the file a name that ends in .pkl, by which Detectron2 knows it."
-        )
-    loaded = checkpoints.load(path, plain=True)
-    if not is_state(loaded.get("model", loaded) if isinstance(loaded, Mapping) else None):
-        raise UserError(
-            f"{path} is no detector, for it holds more than tensors, or none; --eval-only needs a "
-            "trained one, such as a run's model_final.pth."
-        )
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    """Final metrics of the run in a folder; of Detectron2's file of that name, nothing."""
-    try:
-        metrics = json.loads((folder / runs.FINAL).read_text())
-    except (OSError, ValueError):
-        return {}
-    ours = isinstance(metrics, dict) and {"method", "norm", "pretrain_epochs"} <= metrics.keys()
-    return metrics if ours else {}
-
-
 def newest_pretraining(output_dir: Path, backbone: str | None = None) -> Path:
-    """The checkpoint of the newest finished pre-training run that is not a demo run.
-
-    Args:
-        output_dir: the folder that holds ``runs/``.
-        backbone: torchvision's name of the ResNet; None for any.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The checkpoint of the newest finished pre-training, not a demo's, of a ResNet or of any."""
     found = runs.finished_runs(output_dir, "pretrain")
     for folder, metrics in reversed(found):
         if not metrics["demo"] and backbone in (None, metrics["backbone"]):
@@ -365,40 +245,27 @@ def newest_pretraining(output_dir: Path, backbone: str | None = None) -> Path:
     )
 
 
-def require_method(wanted: str, method: str, kind: str = "") -> str:
-    """``method``, if there is one.
-
-    Args:
-        wanted: ``--weights``.
-        method: as the file or the user tells it.
-        kind: of the file, for the message.
-
-    Raises:
-        UserError: if neither tells it.
-    """
-    if not method:
-        known = f" ({kind})" if kind else ""
-        raise UserError(
-            f"{wanted} does not tell which method trained it{known}; add --label METHOD for "
-            "the results table."
-        )
-    return method
+def _require_method(wanted: str, method: str, kind: str = "") -> str:
+    """``method``, which a file of this kind or the user must tell."""
+    if method:
+        return method
+    known = f" ({kind})" if kind else ""
+    raise UserError(
+        f"{wanted} does not tell which method trained it{known}; add --label METHOD for "
+        "the results table."
+    )
 
 
-def _unchecked(why: str) -> str:
-    """The warning that a config's pixel settings could not be compared with the weights'."""
+def unchecked(why: str) -> str:
+    """A line of warning that a config's pixel settings were not compared with the weights'."""
     return (
-        f"warning: {why} how its training read images, so that {', '.join(PIXELS)} of the "
+        f"\nwarning: {why} how its training read images, so that {', '.join(PIXELS)} of the "
         "config could not be checked; a wrong one costs accuracy without an error"
     )
 
 
-def _local_path(wanted: str) -> Path:
-    """The local file of a path or of an address that Detectron2 knows.
-
-    Raises:
-        UserError: if there is none.
-    """
+def local_path(wanted: str) -> Path:
+    """The local file of a path or of an address that Detectron2 knows."""
     if "://" in wanted:
         from detectron2.utils.file_io import PathManager
 

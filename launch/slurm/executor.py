@@ -68,13 +68,7 @@ def start_here(job: Job, resources: Resources) -> Any:
 def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
     """Submit one job, or several as one array, to Slurm; return their handles.
 
-    Args:
-        jobs: all of one ``output_dir``, into which no other command submits meanwhile.
-        resources: of each job.
-        after: the Slurm job that must succeed first, "" for none.
-
-    Raises:
-        UserError: if Slurm refuses; then nothing is left behind.
+    If Slurm refuses, nothing is left behind. ``after`` is the job that must succeed first, or "".
     """
     output_dir, name = jobs[0].output_dir, jobs[0].folder.name
     folder = jobs[0].folder / "submitit"
@@ -210,12 +204,8 @@ def snapshot(folder: Path, root: Path = ROOT) -> Iterator[Path]:
     """Copy the code into ``folder``: edits made while a job queues change nothing.
 
     The copy is named by its contents, so that submissions of unchanged code share one. It is kept
-    unless the block raises and nothing else can have used it.
-
-    submitit's RsyncSnapshot copies only files that git tracks, and a clone for each job.
-
-    Raises:
-        OSError: if it cannot be written.
+    unless the block raises and nothing else can have used it. (submitit's RsyncSnapshot copies only
+    files that git tracks, and a clone for each job.)
     """
     found = (path for name in SOURCES for path in (root / name).rglob("*"))
     paths = {root / name for name in OTHERS} | {path for path in found if path.suffix in ENDINGS}

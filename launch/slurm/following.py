@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tqdm import tqdm
 
@@ -26,6 +26,9 @@ from launch.slurm.states import (
     waited_in_vain,
 )
 
+if TYPE_CHECKING:
+    from submitit.core.utils import JobPaths
+
 POLL_S = 0.3  # between two looks at a log
 ASK_S = (3.0, 15.0)  # between two questions about a job: at first, and while nothing changes
 LATE_S = 5.0  # for a file to arrive over a network file system
@@ -33,12 +36,7 @@ TAIL = 4000  # characters of a failed process's output
 
 
 class Submitted(NamedTuple):
-    """A run that Slurm has.
-
-    Attributes:
-        job: the run.
-        handle: the submitit job that it was given to.
-    """
+    """A run that Slurm has, and the submitit job that it was given to."""
 
     job: Job
     handle: Any
@@ -47,9 +45,7 @@ class Submitted(NamedTuple):
 def attach(record: Record, folder: Path) -> Any:
     """The submitit job of a record, for :func:`follow` in a process that did not submit it.
 
-    Args:
-        record: of a job on Slurm.
-        folder: the run folder, which may have been moved with submitit's files in it.
+    The run folder may have been moved, with submitit's files in it.
     """
     import submitit
 
@@ -61,11 +57,9 @@ def attach(record: Record, folder: Path) -> Any:
 
 
 def follow_all(submitted: Sequence[Submitted]) -> None:
-    """Follow one job on Slurm after the other, to the end of the last.
+    """Follow one job on Slurm after the other; raise once all have ended, if one failed.
 
-    Raises:
-        UserError: if one or more failed; only after all have ended.
-        SystemExit: after Ctrl-C, which leaves all of them alone.
+    Ctrl-C ends this command and leaves the jobs alone.
     """
     errors = []
     for job, handle in submitted:
@@ -84,17 +78,9 @@ def follow_all(submitted: Sequence[Submitted]) -> None:
 
 
 def follow(handle: Any, job: Job) -> bool:
-    """Print what the main process of a Slurm job prints, until the job has ended.
+    """Print what the main process of a Slurm job prints; False if Ctrl-C ended the watching.
 
-    Args:
-        handle: the submitit job.
-        job: its run.
-
-    Returns:
-        False if Ctrl-C ended the watching and not the job.
-
-    Raises:
-        UserError: if the job failed, with its own sentence where it has one.
+    A job that failed is a UserError, with the job's own sentence where it has one.
     """
     watch = _SlurmWatch(handle, job)
     try:
@@ -113,15 +99,8 @@ def follow(handle: Any, job: Job) -> bool:
 def follow_local(handle: Any, job: Job, told: Sequence[int]) -> None:
     """Print what the main process of a job on this machine prints, until the job has ended.
 
-    Args:
-        handle: the submitit job.
-        job: its run.
-        told: the SIGTERMs that come to this process, the first of which is passed to the job.
-
-    Raises:
-        UserError: if the job failed, with its own sentence where it has one.
-        KeyboardInterrupt: after Ctrl-C, which ends the job.
-        SystemExit: if SIGTERM has ended the job.
+    Ctrl-C ends the job. ``told`` fills with the SIGTERMs that come to this process; the first is
+    passed on, and a job that it has ended ends this command.
     """
     passed_on = False
 
@@ -224,14 +203,11 @@ class _SlurmWatch:
             self._heard, self._changed = state, self._answered
 
     def raise_failure(self) -> None:
-        """Raise unless the job succeeded: Slurm says so, or has forgotten it and the run is there.
-
-        Raises:
-            UserError: then.
-        """
+        """Raise unless Slurm says that it succeeded, or has forgotten it and the run is there."""
         assert self.state is not None
         job, name = f"job {self.handle.job_id}", self.state.name
-        if self._waited_in_vain():
+        cancelled = name == "CANCELLED" and self.after
+        if waited_in_vain(self.state, states([self.after])[self.after] if cancelled else None):
             parent = f"job {self.after}" if self.after else "a job"
             raise UserError(
                 f"{job} did not start: {parent}, which it waited for, did not succeed; mend "
@@ -244,34 +220,23 @@ class _SlurmWatch:
             ending = f"{job} left no result, and Slurm no longer knows it"
         elif name != "FAILED":
             ending = f"{job} failed ({self.state.in_words()})"
-        if name != "CANCELLED" and not _wrote_anything(self.handle):
+        outputs = [path for each in _paths(self.handle) for path in (each.stdout, each.stderr)]
+        if name != "CANCELLED" and not any(path.exists() for path in outputs):
             raise UserError(
                 f"{ending}: its node wrote nothing into {self.handle.paths.folder}; is that on a "
                 "file system that all nodes share? If not, choose another --output-dir."
             )
         _raise_with(ending, self.handle)
 
-    def _waited_in_vain(self) -> bool:
-        assert self.state is not None
-        parent = None
-        if self.state.name == "CANCELLED" and self.after:
-            parent = states([self.after])[self.after]
-        return waited_in_vain(self.state, parent)
 
-
-def _wrote_anything(handle: Any) -> bool:
-    paths = [handle.task(rank).paths for rank in range(handle.num_tasks)]
-    return any(Path(path).exists() for each in paths for path in (each.stdout, each.stderr))
+def _paths(handle: Any) -> "list[JobPaths]":
+    """The files of each process."""
+    return [handle.task(rank).paths for rank in range(handle.num_tasks)]
 
 
 def _raise_with(ending: str, handle: Any) -> NoReturn:
-    """Raise the job's own sentence if there is one; else show what a process printed last.
-
-    Args:
-        ending: how it ended, in a few words.
-        handle: the submitit job.
-    """
-    paths = [handle.task(rank).paths for rank in range(handle.num_tasks)]
+    """Raise the job's own sentence; without one, show what a process printed last."""
+    paths = _paths(handle)
     _wait_for_any([path for each in paths for path in (error_file(each), each.result_pickle)])
     for each in paths:
         with suppress(OSError):

@@ -50,10 +50,6 @@ class Job:
         """Run to the end; the main process then rebuilds the results tables.
 
         In a job of submitit's, the sentence of a :class:`UserError` is left in :func:`error_file`.
-
-        Raises:
-            UserError: if Slurm started the job more often than it may, or the folder holds
-                another run.
         """
         from launch.tables import tables
 
@@ -78,9 +74,6 @@ class Job:
         """Submit the same job again: progress lives in the run folder, never in the pickle.
 
         submitit calls this before it asks Slurm for a requeue.
-
-        Raises:
-            UserError: if Slurm has started the job as often as it may.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -110,8 +103,7 @@ def error_file(paths: "JobPaths") -> Path:
 def _enter_submitit() -> Path | None:
     """Set RANK, WORLD_SIZE and so on from submitit's environment, unless torchrun did.
 
-    Returns:
-        The :func:`error_file`, without what an earlier attempt left; None outside submitit.
+    Return the :func:`error_file`, without what an earlier attempt left; None outside submitit.
     """
     if "RANK" in os.environ or "SUBMITIT_EXECUTOR" not in os.environ:
         return None

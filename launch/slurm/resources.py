@@ -106,10 +106,7 @@ def problem(name: str, value: object) -> str:
 
 
 def gpus_of_gres(words: Sequence[str]) -> int | None:
-    """Number of GPUs of a node that ``gres=gpu:TYPE:4`` among the words asks for; None without one.
-
-    There may be other things in the list, such as ``gres=nvme:1,gpu:4``, and GPUs of several types.
-    """
+    """Number of GPUs of a node in words such as ``gres=nvme:1,gpu:TYPE:4``; None without any."""
     lists = [found[1] for word in words if (found := re.fullmatch(r"-*gres=(.*)", word))]
     things = lists[-1].split(",") if lists else []  # the last holds, as for other options
     gpus = [found for thing in things if (found := re.fullmatch(r"gpu(:.+?)??(:(\d+))?", thing))]
@@ -117,14 +114,9 @@ def gpus_of_gres(words: Sequence[str]) -> int | None:
 
 
 def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, str | bool]:
-    """Parse KEY=VALUE words as options of sbatch; a KEY alone is a flag.
+    """Parse words such as ``reservation=x`` and ``exclusive``, a flag, as options of sbatch.
 
-    Args:
-        words: for example ``reservation=x``, ``exclusive``.
-        where: they come from, for messages.
-
-    Raises:
-        UserError: for a word that is no option or has no value, or an option that is set anyway.
+    ``where`` they come from is for messages. An option that is set anyway is a UserError.
     """
     found: dict[str, str | bool] = {}
     for word in words:
@@ -146,11 +138,7 @@ def sbatch_options(words: Sequence[str], where: str = "--slurm") -> dict[str, st
 
 
 def resolve_cluster(resources: Resources) -> str:
-    """``slurm``, ``local`` or ``debug``.
-
-    Raises:
-        UserError: for Slurm without sbatch, or a local or debug job on several nodes.
-    """
+    """``slurm``, ``local`` or ``debug``; a UserError if that is not to be had here."""
     cluster = resources.cluster
     has_slurm = shutil.which("sbatch") is not None
     if cluster == "auto":
@@ -167,12 +155,7 @@ def resolve_cluster(resources: Resources) -> str:
 
 
 def processes(resources: Resources) -> int:
-    """Number of processes of a job.
-
-    Raises:
-        UserError: if there are not so many GPUs here, or several processes would share one, or
-            an option is out of its range.
-    """
+    """Number of processes of a job, whose resources are checked."""
     cluster = resolve_cluster(resources)
     if cluster == "debug":
         return _started_processes(resources)

@@ -45,11 +45,7 @@ def ignored() -> list[str]:
 
 
 def resources() -> Resources:
-    """The defaults of this site.
-
-    Raises:
-        UserError: naming the file and key, or the variable, that is wrong.
-    """
+    """The defaults of this site; what is wrong is named with its file and key, or variable."""
     found: dict[str, Any] = {}
     for key, value in read_toml(file()).items():
         if key != "env":
@@ -68,11 +64,7 @@ def resources() -> Resources:
 
 
 def environment() -> dict[str, str]:
-    """The variables that are set in every job on Slurm: the table ``[env]``.
-
-    Raises:
-        UserError: naming the file and key that is wrong.
-    """
+    """The variables that are set in every job on Slurm: the table ``[env]``."""
     table = read_toml(file()).get("env", {})
     if not isinstance(table, dict):
         raise UserError(f'{file()}: env: must be a table, such as [env] and NCCL_DEBUG = "INFO".')
@@ -85,11 +77,9 @@ def environment() -> dict[str, str]:
 
 
 def kept_to_slurm(command: Command, words: Sequence[str]) -> Command:
-    """A parsed command; if its job does not go to Slurm, without what was not typed.
+    """A parsed command, whose ``resources`` are :func:`resources` and what was typed in ``words``.
 
-    Args:
-        command: its ``resources``, if it has any, were made with :func:`resources`.
-        words: what was typed.
+    If its job does not go to Slurm, the site's settings are taken out again.
     """
     mine = getattr(command, "resources", None)
     if not isinstance(mine, Resources) or resolve_cluster(Resources(mine.cluster)) == "slurm":
@@ -115,11 +105,7 @@ def _parsed(name: str, text: str) -> Any:
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
-    """A setting as the field's value.
-
-    Raises:
-        UserError: beginning with ``where``.
-    """
+    """A setting as the field's value; a UserError begins with ``where``."""
     if name not in NAMES:
         raise UserError(f"{where}: is no setting; those are {', '.join(NAMES)} and env.")
     kind = _kind(name)

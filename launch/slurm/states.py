@@ -127,11 +127,7 @@ def states(job_ids: Iterable[str]) -> dict[str, State]:
 
 
 def slurm_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Record, State]]:
-    """The Slurm jobs that runs were given to last, and their states, by run folder.
-
-    Raises:
-        UserError: if Slurm does not answer.
-    """
+    """The Slurm jobs that runs were given to last, and their states, by run folder."""
     records = {path: record for path in folders if (record := Record.read(path))}
     records = {path: record for path, record in records.items() if record.cluster == "slurm"}
     known = states(record.job_id for record in records.values())
@@ -141,11 +137,7 @@ def slurm_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Record, State]]:
 
 
 def check_controller() -> None:
-    """Raise if Slurm's controller does not answer, without which sbatch hangs.
-
-    Raises:
-        UserError: then.
-    """
+    """Raise a UserError if Slurm's controller does not answer, without which sbatch hangs."""
     if _squeue(["1"]) is None:
         raise UserError(
             "Slurm's controller does not answer; try again once `scontrol ping` says that it is up."

@@ -42,15 +42,11 @@ def launch(
 
     Returns:
         The runs that Slurm has been given, now or before.
-
-    Raises:
-        UserError: if a folder holds another run or a job that is running, Slurm refused a job, or
-            one that ran here failed.
     """
     cluster = resolve_cluster(resources)
     groups = _by_parent(jobs, cluster)
     todo = [job for job in jobs if fresh or not _is_done(job, cluster)]
-    check_paths(todo, resources)
+    _check_paths(todo, cluster)
     if cluster == "debug" and processes(resources) > 1 and (fresh or len(todo) > 1):
         raise UserError(
             "under torchrun or srun a command starts one run, and not with --fresh; give one "
@@ -86,16 +82,10 @@ def launch(
     return [Submitted(job, handles[job.folder]) for job in todo]
 
 
-def check_paths(jobs: Iterable[Job], resources: Resources) -> None:
-    """Raise for a run folder that submitit or Slurm would read as a pattern, as ``%j`` is one.
-
-    Raises:
-        UserError: naming the folder.
-    """
-    if resolve_cluster(resources) == "debug":
-        return
+def _check_paths(jobs: Iterable[Job], cluster: str) -> None:
+    """Raise for a run folder that submitit or Slurm would read as a pattern, as ``%j`` is one."""
     for job in jobs:
-        if "%" in str(job.folder):
+        if cluster != "debug" and "%" in str(job.folder):
             raise UserError(
                 f"the run folder {job.folder} has a % in its path, which stands for something else "
                 "in Slurm and submitit; choose another --output-dir or --name."
@@ -118,12 +108,7 @@ def _is_done(job: Job, cluster: str) -> bool:
 
 
 def _by_parent(jobs: Sequence[Job], cluster: str) -> dict[str, list[Job]]:
-    """The jobs by the Slurm job that must succeed first, "" for none.
-
-    Raises:
-        UserError: if no job on Slurm has the pre-training that one waits for, or the job is not
-            for Slurm.
-    """
+    """The jobs by the Slurm job that must succeed first, "" for none."""
     known = slurm_jobs({job.after for job in jobs if job.after is not None})
     groups: dict[str, list[Job]] = {}
     for job in jobs:
@@ -206,12 +191,9 @@ def _refuse(live: Known, hint: str = "") -> None:
 
 
 def _without_held(jobs: Sequence[Job], known: Known, skip_live: bool) -> list[Job]:
-    """Name the jobs whose run a job outside Slurm has, and return the others.
+    """Refuse, or with ``skip_live`` leave out, the runs that a job outside Slurm has.
 
     A job on Slurm holds its run as well, and Slurm may have forgotten one that is running.
-
-    Raises:
-        UserError: for such a run, unless it is to be left alone.
     """
     free = []
     for job in jobs:
@@ -232,9 +214,6 @@ def _alone(output_dir: Path) -> Iterator[None]:
     """Be the only command that looks for jobs in ``output_dir`` and submits others.
 
     The lock's file stays in ``runs/``; if that was made for it and has nothing else, both go.
-
-    Raises:
-        UserError: if another command does not end, or the folder cannot be written.
     """
     path = output_dir / "runs" / LOCK
     made = [folder for folder in path.parents if not folder.exists()]

@@ -62,9 +62,6 @@ def rebuild(output_dir: Path) -> None:
     """Rebuild every table of ``results/`` that has a finished run.
 
     Runs that end at the same moment wait for each other: the later one sees both.
-
-    Raises:
-        UserError: if the folder cannot be made.
     """
     results = output_dir / "results"
     try:

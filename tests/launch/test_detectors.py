@@ -16,8 +16,8 @@ import demo
 from common.errors import UserError
 from detection.config import read, resolve
 from launch import transfer
+from launch.detectors import find_detector
 from launch.options import Resources, RunOptions
-from launch.weights import find_detector
 from tests.common.writers import Malicious
 from tests.launch.test_weights import DEMO_CONFIG, config_of
 

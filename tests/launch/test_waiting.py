@@ -86,13 +86,13 @@ def test_a_job_that_waited_records_its_weights_and_is_recognised(
     metrics = json.loads((job.folder / runs.FINAL).read_text())
     assert metrics["weights_sha256"] == sha256(path) and metrics["pretrain_epochs"] == 200
     assert [p.stem for p in (tmp_path / "runs" / "weights").glob("*.pkl")] == [sha256(path)[:16]]
-    launch.transfer.submit(launch.transfer.plan(command, SHORT), command.run, DEBUG)
+    launch.transfer.submit(launch.transfer.plan(command, SHORT), DEBUG, fresh=False)
     assert "already finished" in capsys.readouterr().out
     path.unlink()
     finish(pending, best_acc1=1.0)  # as after --fresh
     another = r"holds another run: weights_sha256 \('\w+' there, '\w+' "
     with pytest.raises(UserError, match=another):
-        launch.transfer.submit(launch.transfer.plan(command, SHORT), command.run, DEBUG)
+        launch.transfer.submit(launch.transfer.plan(command, SHORT), DEBUG, fresh=False)
     (job.folder / runs.FINAL).unlink()
     for _ in range(2):  # as Slurm starts it after a requeue
         with pytest.raises(UserError, match=another):
