@@ -137,11 +137,7 @@ def pip_options() -> dict[str, list[str]]:
 
 
 def fetch_sdist() -> bytes:
-    """Download the source distribution from pip's own index with unearth: pip refuses this one.
-
-    Raises:
-        UserError: ``unearth`` is missing, the index cannot be reached, or the hash is wrong.
-    """
+    """Download the source distribution from pip's own index with unearth: pip refuses this one."""
     if importlib.util.find_spec("unearth") is None:
         raise UserError(
             f"the command unearth, which fetches {SDIST}, is not installed: "
@@ -182,11 +178,7 @@ def last_line(text: str) -> str:
 
 
 def run_pip(*arguments: str) -> None:
-    """Run pip, whose output goes to the terminal.
-
-    Raises:
-        UserError: pip failed.
-    """
+    """Run pip, whose output goes to the terminal."""
     if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:
         raise UserError(f"pip {' '.join(arguments)} failed: its message above says why")
 
@@ -227,11 +219,7 @@ def installed_tag() -> str | None:
 
 
 def probe() -> str:
-    """The version and place of the installed Detectron2.
-
-    Raises:
-        UserError: it does not import.
-    """
+    """The version and place of the installed Detectron2, which must import."""
     done = subprocess.run([sys.executable, "-P", "-c", PROBE], capture_output=True, text=True)
     if done.returncode:
         raise UserError(
