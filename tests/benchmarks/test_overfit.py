@@ -13,8 +13,7 @@ from common.errors import UserError
 @pytest.mark.parametrize(
     ("task", "config"),
     [
-        ("segmentation", None),
-        ("segmentation", "pascal_voc_R_50_FCN_D8_20k"),
+        ("segmentation", "demo_voc_R_18_FCN"),
         ("detection", None),
     ],
 )

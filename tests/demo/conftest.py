@@ -9,17 +9,7 @@ from demo import Counts, write
 
 @pytest.fixture(scope="session")
 def counts() -> Counts:
-    return Counts(
-        imagenet_train=3,
-        imagenet_val=2,
-        coco_train=24,
-        coco_val=8,
-        voc2007_trainval=8,
-        voc2007_test=4,
-        voc2012_train=8,
-        voc2012_val=4,
-        voc2012_augmented=4,
-    )
+    return Counts(3, 2, 24, 8, 8, 4, 8, 4, 4)
 
 
 @pytest.fixture(scope="session")

@@ -53,15 +53,6 @@ def test_areas_and_boxes_agree_with_pycocotools(coco: COCO) -> None:
         assert all(len(polygon) >= 6 for polygon in annotation["segmentation"])
 
 
-def test_splits_share_no_id(root: Path) -> None:
-    train, val = (
-        COCO(root / "coco" / "annotations" / f"instances_{split}2017.json")
-        for split in ("train", "val")
-    )
-    assert not set(train.getImgIds()) & set(val.getImgIds())
-    assert not set(train.getAnnIds()) & set(val.getAnnIds())
-
-
 def rasterise(parts: list[list[float]], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     height, width = mask.shape
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, height, width))) == 1

@@ -75,18 +75,6 @@ def test_the_embedded_data_is_drawn_only_where_it_is_used(
     assert uses_demo(config("coco_R_50_FPN_1x_infomin", "DATASETS.TEST", ("demo_coco_val",)))
 
 
-@pytest.mark.parametrize("split", ["trainval", "test"])
-def test_the_embedded_voc_is_registered(demo_root: Path, split: str) -> None:
-    names = (demo_root / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").read_text().split()
-    records = DatasetCatalog.get(f"demo_voc_2007_{split}")
-    metadata = MetadataCatalog.get(f"demo_voc_2007_{split}")
-    assert [r["image_id"] for r in records] == names
-    assert all(Path(r["file_name"]).is_file() and r["annotations"] for r in records)
-    assert metadata.thing_classes == list(demo.VOC_NAMES)
-    assert (metadata.evaluator_type, metadata.year) == ("pascal_voc", 2007)
-    require_usable(config("demo_voc_R_18_FPN"))
-
-
 @pytest.mark.parametrize("name", ["demo_R_18_FPN", "demo_voc_R_18_FPN"])
 def test_another_number_of_classes_is_refused(demo_root: Path, name: str) -> None:
     message = r"ROI_HEADS\.NUM_CLASSES is 80, but dataset demo_\w+ has 6 classes; set it to 6"

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json
 
 from common.errors import UserError
@@ -35,17 +34,6 @@ from tests.detection.small_datasets import instances
 def test_what_a_config_cannot_ask_for(overrides: tuple[object, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainMapper(config("demo_R_18_FPN", *overrides))
-
-
-@pytest.mark.parametrize("crop", CROPS)
-@pytest.mark.parametrize(("sampling", "sizes"), [("choice", (64,)), ("range", (64, 96))])
-def test_what_a_config_can(crop: str, sampling: str, sizes: tuple[int, ...]) -> None:
-    overrides = ("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, "INPUT.MIN_SIZE_TRAIN", sizes)
-    mapper = TrainMapper(
-        config("demo_R_18_FPN", *overrides, "INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", crop)
-    )
-    kinds = [type(augmentation) for augmentation in mapper.augmentations.augs]
-    assert kinds == [T.RandomCrop, T.ResizeShortestEdge, T.RandomFlip]
 
 
 def test_objects_without_an_area_are_left_out_anyway(demo_root: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,13 @@ from segmentation.mapper import SegmentationMapper
 from tests.detection.helpers import config, warnings
 from tests.detection.small_datasets import replaced
 
-BROKEN = "demo_with_broken_images"
+CHANGED = "demo_changed"
 
 
 def small(*overrides: Any) -> Any:
     """Batches of two small images of the embedded data."""
-    fixed = (
-        "SOLVER.IMS_PER_BATCH",
-        2,
-        "INPUT.MIN_SIZE_TRAIN",
-        (32, 48),
-        "DATALOADER.NUM_WORKERS",
-        0,
-    )
-    return config("demo_R_18_FPN", *fixed, *overrides)
+    fixed = ("SOLVER.IMS_PER_BATCH", 2, "INPUT.MIN_SIZE_TRAIN", (32, 48))
+    return config("demo_R_18_FPN", *fixed, "DATALOADER.NUM_WORKERS", 0, *overrides)
 
 
 def stream_of(cfg: Any, seed: int, workers: int | None = None) -> Stream:
@@ -117,13 +109,11 @@ def test_a_seeds_order_is_the_same_on_every_detectron2(demo_root: Path) -> None:
     assert found == order.tolist() and cfg.SEED == small().SEED
 
 
-def test_an_image_seen_again_is_not_the_same(demo_root: Path) -> None:
+def test_an_image_seen_again_is_not_the_same(demo_root: Path, registered: list[str]) -> None:
     records = DatasetCatalog.get("demo_coco_train")[:1]
-    DatasetCatalog.register("demo_of_one_image", lambda: records)
-    try:
-        images = first(stream_of(small("DATASETS.TRAIN", ("demo_of_one_image",)), 0), 20)
-    finally:
-        DatasetCatalog.remove("demo_of_one_image")
+    DatasetCatalog.register(CHANGED, lambda: records)
+    registered.append(CHANGED)
+    images = first(stream_of(small("DATASETS.TRAIN", (CHANGED,)), 0), 20)
     assert len({(x["image"].shape, float(x["image"].float().mean())) for x in images}) >= 2
     sums = {(x["image"].shape, int(x["image"][..., :9].sum())) for x in images}
     assert len(sums) == 4  # two scales, flipped or not
@@ -136,7 +126,7 @@ def test_images_of_unknown_sizes_cannot_be_grouped(demo_root: Path) -> None:
 
 
 @pytest.fixture
-def broken(tmp_path: Path, demo_root: Path) -> Iterator[list[str]]:
+def broken(tmp_path: Path, demo_root: Path, registered: list[str]) -> list[str]:
     """Four of six images: cut short, not an image, missing, of another size than annotated."""
     records = [dict(r) for r in DatasetCatalog.get("demo_coco_train")[:6]]
     names = [str(tmp_path / f"{name}.jpg") for name in ("cut", "text", "missing", "small")]
@@ -147,16 +137,16 @@ def broken(tmp_path: Path, demo_root: Path) -> Iterator[list[str]]:
             Image.new("RGB", (9, 9)).save(name)
         elif "missing" not in name:
             Path(name).write_bytes(data[: len(data) // 2] if "cut" in name else b"not an image")
-    DatasetCatalog.register(BROKEN, lambda: records)
-    yield names
-    DatasetCatalog.remove(BROKEN)
+    DatasetCatalog.register(CHANGED, lambda: records)
+    registered.append(CHANGED)
+    return names
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unreadable_images_are_named_counted_and_passed_over(
     broken: list[str], workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = stream_of(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
+    stream = stream_of(small("DATASETS.TRAIN", (CHANGED,)), 0, workers)
     with caplog.at_level(logging.WARNING, "detection"):
         images = first(stream, 12)
     assert len(images) == 24
@@ -169,7 +159,7 @@ def test_unreadable_images_are_named_counted_and_passed_over(
         skipped = [m for m in caplog.messages if m.startswith("skipped an unreadable image")]
         assert len(skipped) == stream.unreadable
         assert {name for name in broken if any(name in m for m in skipped)} == set(broken)
-    half, again = (stream_of(small("DATASETS.TRAIN", (BROKEN,)), 0) for _ in range(2))
+    half, again = (stream_of(small("DATASETS.TRAIN", (CHANGED,)), 0) for _ in range(2))
     first(half, 9)
     again.start = 9
     again.load_state_dict(half.state_dict())
@@ -188,17 +178,16 @@ def test_unreadable_images_are_named_counted_and_passed_over(
     ],
 )
 def test_an_image_with_a_broken_annotation_is_passed_over_too(
-    demo_root: Path, change: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
-) -> None:
+    demo_root: Path, registered: list[str], change: dict[str, Any], message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     records = [copy.deepcopy(r) for r in DatasetCatalog.get("demo_coco_train")[:2]]
     records[0]["annotations"][-1] = replaced(records[0]["annotations"][-1], change)
-    DatasetCatalog.register(BROKEN, lambda: records)
-    try:
-        stream = stream_of(small("DATASETS.TRAIN", (BROKEN,), "INPUT.MASK_FORMAT", "bitmask"), 0)
-        with caplog.at_level(logging.WARNING, "detection"):
-            images = first(stream, 4)
-    finally:
-        DatasetCatalog.remove(BROKEN)
+    DatasetCatalog.register(CHANGED, lambda: records)
+    registered.append(CHANGED)
+    stream = stream_of(small("DATASETS.TRAIN", (CHANGED,), "INPUT.MASK_FORMAT", "bitmask"), 0)
+    with caplog.at_level(logging.WARNING, "detection"):
+        images = first(stream, 4)
     assert {x["file_name"] for x in images} == {records[1]["file_name"]}
     assert stream.unreadable == len(warnings(caplog)) >= 4
     start = f"skipped an unreadable image: {records[0]['file_name']} ({message}"
@@ -207,19 +196,15 @@ def test_an_image_with_a_broken_annotation_is_passed_over_too(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_without_a_readable_image_is_an_error(
-    tmp_path: Path, demo_root: Path, workers: int
+    demo_root: Path, registered: list[str], workers: int
 ) -> None:
-    records = [dict(r) for r in DatasetCatalog.get("demo_coco_train")[:3]]
-    for record in records:
-        record["file_name"] = str(tmp_path / "none.jpg")
-    DatasetCatalog.register(BROKEN, lambda: records)
-    try:
-        stream = stream_of(small("DATASETS.TRAIN", (BROKEN,)), 0, workers)
-        wanted = (
-            r"^100 images in a row cannot be read, such as \S+/none\.jpg \(.*No such file or "
-            r"directory.*\); is the data set whole\?"
-        )
-        with pytest.raises(UserError, match=wanted):
-            first(stream, 1)
-    finally:
-        DatasetCatalog.remove(BROKEN)
+    (record,) = DatasetCatalog.get("demo_coco_train")[:1]
+    DatasetCatalog.register(CHANGED, lambda: [record | {"file_name": "/none.jpg"}])
+    registered.append(CHANGED)
+    stream = stream_of(small("DATASETS.TRAIN", (CHANGED,)), 0, workers)
+    wanted = (
+        r"^100 images in a row cannot be read, such as /none\.jpg \(.*No such file or "
+        r"directory.*\); is the data set whole\?"
+    )
+    with pytest.raises(UserError, match=wanted):
+        first(stream, 1)

@@ -160,13 +160,6 @@ def test_weights_of_another_depth_are_refused(r18: Weights, tmp_path: Path) -> N
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
-    with pytest.raises(UserError, match=r"another run: lr \(0\.001 there, 0\.01 now\);"):
-        transfer(tiny(lr=0.01), finished)
-    with pytest.raises(UserError, match=r"another run: overrides .*'SOLVER.GAMMA': '0.5'"):
-        transfer(tiny("SOLVER.GAMMA 0.5", lr=0.001), finished)
-
-
 def test_vocs_boxes_are_learnt_and_scored(tmp_path: Path) -> None:
     words = f"{TINY} SOLVER.MAX_ITER 2 SOLVER.STEPS (1,)".split()
     config = resolve(read(CONFIGS / "demo_voc_R_18_FPN.yaml"), overrides=tuple(words))

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torchvision
 from detectron2.modeling import build_model
-from detectron2.solver import build_optimizer
 from torch import nn
 from torch.nn import functional as F
 
@@ -94,16 +93,6 @@ def test_the_number_of_parameters() -> None:
     assert len(norms) == 53 + 2 and {type(m) for m in norms} == {nn.SyncBatchNorm}
 
 
-def test_weight_decay_is_not_of_norms(small: FCN) -> None:
-    groups = build_optimizer(config(R18), small).param_groups
-    decayed = {id(p) for g in groups for p in g["params"] if g["weight_decay"] == 1e-4}
-    wanted = {id(m.weight) for m in small.modules() if isinstance(m, nn.Conv2d)}
-    biases = {id(m.bias) for m in small.modules() if isinstance(m, nn.Conv2d) if m.bias is not None}
-    assert decayed == wanted | biases
-    assert {g["weight_decay"] for g in groups} == {0.0, 1e-4}
-    assert {g["momentum"] for g in groups} == {0.9}
-
-
 @pytest.mark.parametrize("size", [(65, 65), (40, 33), (17, 100)])
 def test_logits_are_as_large_as_the_image(small: FCN, size: tuple[int, int]) -> None:
     small.eval()
@@ -128,12 +117,11 @@ def test_every_sixteenth_pixel_has_a_logit_of_its_own(small: FCN) -> None:
     torch.testing.assert_close(result["sem_seg"][:, ::16, ::16], coarse, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [R18, R50])
-def test_a_logit_belongs_to_the_pixel_that_it_is_centred_at(name: str) -> None:
+def test_a_logit_belongs_to_the_pixel_that_it_is_centred_at() -> None:
     """In a network of ones without norms, a pixel's mark is highest at its logit."""
     overrides = ("MODEL.RESNETS.NORM", "", "MODEL.SEM_SEG_HEAD.NORM", "")
     with torch.no_grad():
-        backbone = build(name, "cpu", *overrides).backbone.double()
+        backbone = build(R18, "cpu", *overrides).backbone.double()
         for conv in (m for m in backbone.modules() if isinstance(m, nn.Conv2d)):
             conv.weight.fill_(1 / conv.weight[0].numel())
         blank = torch.zeros(1, 3, 257, 257, dtype=torch.float64)
@@ -279,12 +267,6 @@ def test_d8_resizes_logits_twice(small_d8: Any) -> None:
         for size in ((70, 93), (51, 68)):
             coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(found["sem_seg"], coarse[0])
-
-
-def test_d8_decays_norms_and_biases_too(small_d8: Any) -> None:
-    groups = build_optimizer(config(D8), small_d8).param_groups
-    assert {(g["weight_decay"], g["momentum"], g["lr"]) for g in groups} == {(5e-4, 0.9, 0.01)}
-    assert sum(len(g["params"]) for g in groups) == len(list(small_d8.parameters()))
 
 
 def test_the_backbone_of_d8_is_torchvisions_dilated_resnet() -> None:
