@@ -6,6 +6,7 @@ from typing import Any
 
 from launch.slurm.job import Job
 from launch.slurm.resources import Resources
+from launch.slurm.states import Record
 from launch.slurm.submission import launch
 
 CPUS = Resources(gpus_per_node=0, tasks_per_node=2, cpus_per_gpu=3)
@@ -24,6 +25,13 @@ class Config:
 def job(output_dir: Path, seed: int = 0, **options: Any) -> Job:
     folder = output_dir / "runs" / "semi" / f"s{seed}"
     return Job("semi", print, Config(seed), folder, output_dir, 1, **options)
+
+
+def record(folder: Path) -> Record:
+    """The job that a run was given to."""
+    found = Record.read(folder)
+    assert found is not None
+    return found
 
 
 def start(*arguments: Any, **options: Any) -> dict[Path, str]:

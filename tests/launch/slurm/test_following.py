@@ -17,6 +17,7 @@ from launch.slurm.following import Submitted, attach, follow, follow_all
 from launch.slurm.job import Job
 from launch.slurm.states import Record
 from tests.launch.slurm.played_slurm import DOWN, FORGOTTEN, PlayedSlurm, error, rows
+from tests.launch.slurm.submissions import record
 
 SENTENCE = "the disk is full; make room."
 RUNNING, COMPLETED = rows("7|RUNNING|None"), rows("7|COMPLETED|None")
@@ -28,16 +29,13 @@ def job(tmp_path: Path, played: PlayedSlurm, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "ASK_S", (0.05, 0.05))
     monkeypatch.setattr(module, "POLL_S", 0.02)
     monkeypatch.setattr(module, "LATE_S", 0.1)
-    record = Record("slurm", "7", 2, str(tmp_path / "run" / "submitit" / "7"), "")
-    record.write(tmp_path / "run")
+    Record("slurm", "7", 2, str(tmp_path / "run" / "submitit" / "7"), "").write(tmp_path / "run")
     (tmp_path / "run" / "submitit" / "7").mkdir(parents=True)
     return Job("semi", print, None, tmp_path / "run", tmp_path, steps=10)
 
 
 def handle_of(job: Job) -> Any:
-    record = Record.read(job.folder)
-    assert record is not None
-    return attach(record, job.folder)
+    return attach(record(job.folder), job.folder)
 
 
 def file(job: Job, name: str) -> Path:
@@ -101,19 +99,24 @@ def test_a_failed_job_says_what_a_process_said(job: Job, played: PlayedSlurm, ra
 
 
 @pytest.mark.parametrize(
-    ("state", "words"),
+    ("answers", "words"),
     [
-        (FAILED, "job 7 failed;"),
-        (rows("7|OUT_OF_MEMORY|OutOfMemory"), r"job 7 failed \(out of memory\);"),
-        (rows("7|TIMEOUT|TimeLimit"), r"job 7 failed \(timed out\);"),
-        (rows("7|CANCELLED|None"), r"job 7 failed \(cancelled\);"),
+        ([FAILED], "job 7 failed;"),
+        ([rows("7|OUT_OF_MEMORY|OutOfMemory")], r"job 7 failed \(out of memory\);"),
+        ([rows("7|CANCELLED|None")], r"job 7 failed \(cancelled\);"),
+        ([error(FORGOTTEN)], r"job 7 failed \(timed out\);"),  # the accounts tell
     ],
 )
 def test_a_job_that_was_killed_says_how_it_ended(
-    job: Job, played: PlayedSlurm, state: str, words: str, capsys: pytest.CaptureFixture[str]
+    job: Job,
+    played: PlayedSlurm,
+    answers: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = f"echo 'srun: error: n1: task 1: Killed' >> {file(job, '7_0_log.err')}"
-    played.answers("squeue", moment(RUNNING, prints(job, "one"), said), state)
+    played.answers("squeue", moment(RUNNING, prints(job, "one"), said), *answers)
+    played.answers("sacct", rows("7|TIMEOUT"))
     with pytest.raises(UserError, match=words):
         follow(handle_of(job), job)
     assert "task 1: Killed" in capsys.readouterr().err
@@ -125,10 +128,7 @@ def test_a_job_that_wrote_nothing_is_asked_for_a_shared_folder(
     played.answers("squeue", RUNNING, FAILED)
     with pytest.raises(UserError, match=r"7 failed: its node wrote nothing into .*all nodes"):
         follow(handle_of(job), job)
-
-
-def test_a_job_that_was_cancelled_in_the_queue_is_not(job: Job, played: PlayedSlurm) -> None:
-    played.answers("squeue", PENDING, rows("7|CANCELLED|None"))
+    played.answers("squeue", PENDING, rows("7|CANCELLED|None"))  # but not if it never began
     with pytest.raises(UserError, match=r"job 7 failed \(cancelled\)"):
         follow(handle_of(job), job)
 
@@ -205,29 +205,19 @@ def test_ctrl_c_ends_a_command_that_follows_several_jobs(
 
 
 def test_a_run_folder_that_was_moved_or_is_of_an_array(tmp_path: Path, job: Job) -> None:
-    record = Record.read(job.folder)
-    assert record is not None
+    mine = record(job.folder)
     moved = job.folder.rename(tmp_path / "moved")
-    assert attach(record, moved).paths.stdout == moved / "submitit" / "7" / "7_0_log.out"
+    assert attach(mine, moved).paths.stdout == moved / "submitit" / "7" / "7_0_log.out"
     member = Record("slurm", "9_3", 1, "/runs/arrays/a/%j", "")
     assert str(attach(member, moved).paths.stdout) == "/runs/arrays/a/9_3/9_3_0_log.out"
 
 
-def test_the_accounts_tell_the_end_of_a_forgotten_job(job: Job, played: PlayedSlurm) -> None:
-    played.answers("squeue", moment(RUNNING, prints(job, "one")), error(FORGOTTEN))
-    played.answers("sacct", rows("7|TIMEOUT"))
-    with pytest.raises(UserError, match="timed out"):
-        follow(handle_of(job), job)
-
-
-def test_without_accounting_a_forgotten_job_may_have_failed(job: Job, played: PlayedSlurm) -> None:
+def test_without_accounting_a_forgotten_job_is_judged_by_its_run(
+    job: Job, played: PlayedSlurm
+) -> None:
     left = ends(job, 0, "error", "KeyError: 3")
     played.answers("squeue", moment(RUNNING, prints(job, "one")), moment(left, error(FORGOTTEN)))
     with pytest.raises(UserError, match="7 left no result, and Slurm no longer knows it; its"):
         follow(handle_of(job), job)
-
-
-def test_without_accounting_a_forgotten_finished_run_is_well(job: Job, played: PlayedSlurm) -> None:
     runs.finish(job.folder, {})
-    played.answers("squeue", error(FORGOTTEN))
     assert follow(handle_of(job), job)

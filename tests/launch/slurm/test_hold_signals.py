@@ -58,9 +58,5 @@ def test_a_signal_that_comes_early_is_heard_later(
     assert told_early(HELD, names, **variables) == (0, expected)
 
 
-def test_without_it_the_signal_ends_the_job() -> None:
-    assert told_early([sys.executable], ["USR2"]) == (-signal.SIGUSR2, "")
-
-
 def test_other_signals_are_not_held() -> None:
     assert told_early(HELD, ["USR1"]) == (-signal.SIGUSR1, "")

@@ -3,6 +3,7 @@
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import submitit
 
 from common.errors import UserError
-from common.preemption import handle_signals
 from launch.slurm import controller as controlling
 from launch.slurm import submission
 from launch.slurm.controller import Controller
@@ -22,12 +21,12 @@ from launch.slurm.executor import start_here
 from launch.slurm.following import follow_local
 from launch.slurm.job import Job, error_file
 from launch.slurm.resources import Resources
-from launch.slurm.states import Record
-from tests.launch.slurm.submissions import Config, job
+from tests.launch.slurm.submissions import Config, job, record
 
 Work = Callable[[Any, Path], Any]
 Start = Callable[..., tuple[Any, Job]]
 LEAVES = "trap 'touch left; exit 143' TERM; touch $0; while :; do sleep 0.02; done"
+RANK = "SUBMITIT_LOCAL_GLOBALID"  # no function of this file's: jobs would import all of it
 STAYS = "trap '' TERM INT; touch $0; while [ ! -e left ]; do sleep 0.02; done"
 
 
@@ -45,10 +44,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield call
     for handle in handles:
         handle.cancel(check=False)
-
-
-def rank() -> int:
-    return submitit.JobEnvironment().global_rank
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -69,25 +64,25 @@ def test_it_is_shown_line_by_line_with_the_gpus_that_were_left_to_it(
     follow_local(handle, one, [])
     assert capsys.readouterr().out.splitlines() == ["one", "GPUs 5,MIG-2b"]
     assert "GPUs 5,MIG-2b" in str(handle.task(1).stdout())
-    record = Record.read(one.folder)
-    assert record is not None and record.submitit == str(handle.paths.folder)
+    assert record(one.folder).submitit == str(handle.paths.folder)
 
 
-def test_it_says_why_it_failed(start: Start) -> None:
+def test_a_failed_process_says_why_and_ends_the_others(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(config: Any, folder: Path) -> None:
+        if os.environ[RANK] == "1":
+            raise UserError("the disk is full;\nmake room.")
+        time.sleep(300)
+
     def work(config: Any, folder: Path) -> None:
-        raise UserError("the disk is full;\nmake room.")
-
-    with pytest.raises(UserError, match=r"^the disk is full;\nmake room\.$"):
-        follow_local(*start(work), [])
-
-
-def test_a_dead_process_ends_the_others(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    def work(config: Any, folder: Path) -> None:
-        if rank() == 1:
+        if os.environ[RANK] == "1":
             raise ValueError("rank 1 is dead")
         time.sleep(300)
 
     started = time.monotonic()
+    with pytest.raises(UserError, match=r"^the disk is full;\nmake room\.$"):
+        follow_local(*start(refuse, 2), [])
     with pytest.raises(UserError, match=r"job \d+ failed; its output is in .*the same command"):
         follow_local(*start(work, 2), [])
     assert time.monotonic() - started < 100  # and not 300
@@ -98,8 +93,8 @@ def test_a_process_that_is_killed_is_named_and_ends_the_others(
     tmp_path: Path, start: Start
 ) -> None:
     def work(config: Any, folder: Path) -> None:
-        (folder / f"{rank()}").write_text(f"{os.getpid()}")
-        if rank() != 1:
+        (folder / os.environ[RANK]).write_text(f"{os.getpid()}")
+        if os.environ[RANK] != "1":
             time.sleep(300)  # as in NCCL
         while len([*folder.glob("[0-2]")]) < 3:
             time.sleep(0.05)
@@ -123,17 +118,17 @@ def test_a_process_that_is_killed_is_named_and_ends_the_others(
             os.kill(int((one.folder / f"{number}").read_text()), 0)
 
 
-@pytest.mark.parametrize("whom", ["command", "job", "process", "group"])
+@pytest.mark.parametrize("whom", ["command", "process", "group"])
 def test_sigterm_ends_all_of_it(
     start: Start, whom: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work(config: Any, folder: Path) -> None:
-        with handle_signals():
-            (folder / f"{rank()}").write_text(f"{os.getpid()}")
-            try:
-                time.sleep(300)
-            finally:
-                time.sleep(0.5)  # meanwhile the job hands its own on
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        (folder / os.environ[RANK]).write_text(f"{os.getpid()}")
+        try:
+            time.sleep(300)
+        finally:
+            time.sleep(0.5)  # meanwhile the job hands its own on
 
     handle, one = start(work, 2)
     told: list[int] = []
@@ -145,8 +140,7 @@ def test_sigterm_ends_all_of_it(
             time.sleep(0.05)
         if whom == "command":
             told.append(signal.SIGTERM)
-        controller = [handle._process.pid]
-        all_of = {"job": controller, "process": pids[1:], "group": [*pids, *controller]}
+        all_of = {"process": pids[1:], "group": [*pids, handle._process.pid]}
         for pid in all_of.get(whom, []):
             os.kill(int(pid), signal.SIGTERM)
 
@@ -210,10 +204,9 @@ def test_a_job_whose_output_nobody_reads_any_more_is_named(
     monkeypatch.setattr(submission, "follow_local", into_a_closed_pipe)
     with pytest.raises(BrokenPipeError):
         submission.launch([job(tmp_path)], Resources("local", gpus_per_node=0))
-    record = Record.read(job(tmp_path).folder)
-    assert record is not None
-    output = Path(record.submitit) / f"{record.job_id}_0_log.out"
-    said = f"job {record.job_id} goes on, unread; kill {record.job_id} ends it, and its output is"
+    given = record(job(tmp_path).folder)
+    output = Path(given.submitit) / f"{given.job_id}_0_log.out"
+    said = f"job {given.job_id} goes on, unread; kill {given.job_id} ends it, and its output is"
     assert capsys.readouterr().err == f"{said} {output}\n"
 
 
@@ -255,7 +248,7 @@ def test_a_process_that_fails_because_another_has_left_does_not_count(control: A
 
 
 def test_the_main_process_has_its_time_to_save(control: Any) -> None:
-    assert control(f"{STAYS}; sleep 3; touch saved; exit 143", LEAVES).status == 143
+    assert control(f"{STAYS}; sleep 1; touch saved; exit 143", LEAVES).status == 143
     assert Path("saved").exists()
 
 

@@ -29,23 +29,14 @@ def test_auto_is_slurm_where_there_is_sbatch(login_node: None) -> None:
     assert processes(Resources(gpus_per_node=0, tasks_per_node=3)) == 3
 
 
-def test_auto_is_local_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_this_machine_elsewhere_and_this_process_under_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert resolve_cluster(Resources()) == "local"
-
-
-def test_auto_is_this_process_under_torchrun(
-    login_node: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert resolve_cluster(Resources()) == "debug"
-    assert processes(Resources()) == 4
-
-
-def test_processes_do_not_share_a_gpu(login_node: None) -> None:
-    with pytest.raises(UserError, match="one process per GPU"):
-        processes(Resources(gpus_per_node=2, tasks_per_node=4))
+    assert resolve_cluster(Resources()) == "debug" and processes(Resources()) == 4
 
 
 @pytest.mark.parametrize(
@@ -69,15 +60,14 @@ def test_overrides_begin_at_the_first_config_key(line: str, overrides: str) -> N
     [
         ({"nodes": 0}, "--nodes 0: must be at least 1"),
         ({"gpus_per_node": -1}, "--gpus-per-node -1: must be at least 0"),
-        ({"cpus_per_gpu": 0}, "--cpus-per-gpu 0: must be at least 1"),
         ({"mem_gb": 0.0}, "--mem-gb 0.0: must be more than 0"),
         ({"mem_gb": float("nan")}, "--mem-gb nan: must be more than 0"),
         ({"mem_gb": 0.0005}, "--mem-gb 0.0005: must be at least 0.001, which is 1 MB"),
-        ({"timeout_min": 0}, "--timeout-min 0: must be at least 1"),
-        ({"signal_delay_s": 0}, "--signal-delay-s 0: must be at least 1"),
         ({"max_requeues": -1}, "--max-requeues -1: must be at least 0"),
-        ({"array_parallelism": 0}, "--array-parallelism 0: must be at least 1"),
         ({"slurm": ("x=",)}, "--slurm x=: has no value"),
+        ({"gpus_per_node": 2, "tasks_per_node": 4}, "one process per GPU"),
+        ({"slurm": ("gres=gpu:a100:4",)}, r"--slurm asks for 4 GPUs .* --gpus-per-node for 8"),
+        ({"timeout_min": 3}, r"--timeout-min 3 leaves no time .* 180 s before the end"),
     ],
 )
 def test_resources_that_cannot_be(
@@ -100,21 +90,14 @@ def test_any_other_option_of_sbatch() -> None:
     ("word", "message"),
     [
         ("=x", "is not KEY=VALUE"),
-        ("1x=x", "is not KEY=VALUE"),
         ("a b=x", "is not KEY=VALUE"),
         ("partition=gpu", "partition is set otherwise; use --partition for it"),
         ("part=gpu", "partition is set otherwise"),  # sbatch would take it
         ("--time=3", "time is set otherwise; use --timeout-min for it"),
-        ("ntasks_per_node=3", "ntasks-per-node is set otherwise; use --tasks-per-node for it"),
         ("gpus=4", "gpus-per-node is set otherwise"),
         ("export=NONE", r"export is set otherwise; use a table \[env\] in slurm.toml for it"),
         ("no-requeue", "no-requeue is set otherwise; use --max-requeues for it"),
         ("output=x", "output is set otherwise; leave it out"),
-        ("error=x", "error is set otherwise"),
-        ("signal=USR1@30", "signal is set otherwise; use --signal-delay-s"),
-        ("array=0-3", "array is set otherwise"),
-        ("job-name=x", "job-name is set otherwise; use --name for it"),
-        ("dependency=afterok:1", "dependency is set otherwise; leave it out"),
     ],
 )
 def test_options_of_sbatch_that_are_ours(word: str, message: str) -> None:
@@ -133,14 +116,6 @@ def test_gpus_of_a_type_are_counted(word: str, gpus: int | None) -> None:
     assert gpus_of_gres(["reservation=x", word]) == gpus
 
 
-def test_gpus_of_a_type_are_as_many_as_processes(login_node: None) -> None:
-    typed = ("gres=gpu:a100:4",)
-    assert processes(Resources(gpus_per_node=4, slurm=typed)) == 4
-    with pytest.raises(UserError, match=r"--slurm asks for 4 GPUs .* --gpus-per-node for 8"):
-        processes(Resources(slurm=typed))
-
-
-def test_a_job_has_time_before_slurm_warns_it(login_node: None) -> None:
+def test_resources_that_are_just_enough(login_node: None) -> None:
+    assert processes(Resources(gpus_per_node=4, slurm=("gres=gpu:a100:4",))) == 4
     assert processes(Resources(gpus_per_node=1, timeout_min=3, signal_delay_s=60)) == 1
-    with pytest.raises(UserError, match=r"--timeout-min 3 leaves no time .* 180 s before the end"):
-        processes(Resources(gpus_per_node=1, timeout_min=3))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from common.runs import is_finished
+from launch.pretrain import run
 from launch.slurm.states import steps_done, unfinished
 from tests.slurm.kill_and_resume import difference, result
 
@@ -68,9 +69,10 @@ def stopped(process: subprocess.Popen[str], folder: Path, steps: int) -> str:
     return output
 
 
-def finished(process: subprocess.Popen[str], folder: Path) -> Any:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+def finished(output_dir: Path, where: str) -> Any:
+    """The result of the command, typed again or at first."""
+    folder = run([*WORDS.split(), *where.split(), "--output-dir", str(output_dir)])
+    assert folder is not None
     return result(folder)
 
 
@@ -90,6 +92,7 @@ def test_sigterm_ends_a_command_that_ignores_ctrl_c(
     assert "SIGTERM ends this job; the same command resumes it" in output
     assert ("stopped; the same command resumes\n" in output) == ("local" in where)
     assert left_in(command.pid) == []
-    last = finished(start(tmp_path / "told", where), folder)
-    folder = tmp_path / "undisturbed" / "runs" / "pretrain" / "run"
-    assert difference(last, finished(start(tmp_path / "undisturbed", where), folder)) == ""
+    if "debug" in where:  # which resumes in the same way
+        return
+    last = finished(tmp_path / "told", where)
+    assert difference(last, finished(tmp_path / "undisturbed", where)) == ""
