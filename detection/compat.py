@@ -23,24 +23,19 @@ def process_groups(world: World) -> Iterator[None]:
     After it Detectron2 holds no process group: it would keep gloo's threads alive until Python
     ends, when one that is not at rest aborts the process.
     """
-    if world.size > 1:
-        _create_local_process_group(world)
+    if world.size > 1 and hasattr(comm, "create_local_process_group"):  # head
+        comm.create_local_process_group(world.local_size)
+    elif world.size > 1:
+        for first in range(0, world.size, world.local_size):
+            ranks = list(range(first, first + world.local_size))
+            group = dist.new_group(ranks)  # in all processes, for every group
+            if world.rank in ranks:
+                comm._LOCAL_PROCESS_GROUP = group
     try:
         yield
     finally:
         comm._LOCAL_PROCESS_GROUP = None
         comm._get_global_gloo_group.cache_clear()
-
-
-def _create_local_process_group(world: World) -> None:
-    if hasattr(comm, "create_local_process_group"):  # head
-        comm.create_local_process_group(world.local_size)
-        return
-    for first in range(0, world.size, world.local_size):
-        ranks = list(range(first, first + world.local_size))
-        group = dist.new_group(ranks)
-        if world.rank in ranks:
-            comm._LOCAL_PROCESS_GROUP = group
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:

@@ -80,15 +80,9 @@ class TransferConfig:
         The hash at its end is of the other overrides and of the annotations of one's own data.
         """
         overrides = self.identity()["overrides"]
-        name = "-".join(
-            [
-                *(self.config_name, *(one.name for one in self.datasets)),
-                *(weights or self.weights.name, f"lr{self.lr:g}", f"b{self.batch_size}"),
-                *(["scaled"] if self.scaled else []),
-                f"s{self.seed}",
-                *(["eval"] if self.eval_only else []),
-            ]
-        )
+        name = "-".join([self.config_name, *(one.name for one in self.datasets)])
+        name += f"-{weights or self.weights.name}-lr{self.lr:g}-b{self.batch_size}"
+        name += f"{'-scaled' * self.scaled}-s{self.seed}{'-eval' * self.eval_only}"
         if self.datasets:
             name += f"-{short_hash([overrides, *(one.sha256 for one in self.datasets)])}"
         elif overrides:

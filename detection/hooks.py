@@ -18,26 +18,20 @@ from detection.stream import PRECISE_BN, Stream, derived_seed
 
 
 class Saving(HookBase):
-    """Save every ``period`` iterations and after the last."""
+    """Save every ``period`` iterations, after the last, and where the job's end is announced.
 
-    def __init__(self, checkpointer: RunCheckpointer, period: int) -> None:
-        self.checkpointer, self.period = checkpointer, period
+    It ends the job there, and so is the last hook.
+    """
+
+    def __init__(self, checkpointer: RunCheckpointer, period: int, preemption: Preemption) -> None:
+        self.checkpointer, self.period, self.preemption = checkpointer, period, preemption
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.trainer.max_iter:
+        announced = self.preemption.should_save()
+        if announced or done % self.period == 0 or done == self.trainer.max_iter:
             self.checkpointer.save_step(done)
-
-
-class Leaving(HookBase):
-    """Save and exit where the cluster announces the job's end; the last hook."""
-
-    def __init__(self, checkpointer: RunCheckpointer, preemption: Preemption) -> None:
-        self.checkpointer, self.preemption = checkpointer, preemption
-
-    def after_step(self) -> None:
-        if self.preemption.should_save():
-            self.checkpointer.save_step(self.trainer.iter + 1)
+        if announced:
             self.preemption.exit_if_preempted()
 
 

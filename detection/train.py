@@ -29,7 +29,7 @@ from detection.checkpoint import RunCheckpointer, require_backbone
 from detection.config import TransferConfig, fit_to_device
 from detection.datasets import uses_demo
 from detection.evaluation import DETECTION, Kind, evaluate
-from detection.hooks import Clock, Leaving, PeriodicEval, Saving, SharedPreciseBN, Writing
+from detection.hooks import Clock, PeriodicEval, Saving, SharedPreciseBN, Writing
 from detection.inspection import usable_datasets
 from detection.schedule import build_lr_scheduler, steps_of
 from detection.stream import Stream
@@ -117,7 +117,6 @@ def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, An
             SharedPreciseBN(cfg, parallel, mapper, config.seed)
             if cfg.TEST.PRECISE_BN.ENABLED
             else None,
-            Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
             PeriodicEval(cfg.TEST.EVAL_PERIOD, score, checkpointer, run.preemption)
             if cfg.TEST.EVAL_PERIOD > 0
             else None,
@@ -132,7 +131,7 @@ def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, An
             TensorboardXWriter(str(folder / "tensorboard")),
         ]
         trainer.register_hooks([Writing(writers, LOG_PERIOD)])
-    trainer.register_hooks([Leaving(checkpointer, run.preemption)])
+    trainer.register_hooks([Saving(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, run.preemption)])
     log.info(
         "%s on %s (%s): iterations %d to %d of %d images, lr %g",
         config.config_name,

@@ -9,9 +9,7 @@ from benchmarks import knn
 from pretrain.byol import BYOL
 
 
-def test_a_row_for_each_checkpoint(
-    demo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_row_for_each_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     model = BYOL("resnet18", proj_dim=8, hidden_dim=8)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "byol.pth")
     words = f"--weights none {tmp_path}/byol.pth --data demo --image-size 32 --folds 2 --workers 0"

@@ -154,13 +154,6 @@ def test_an_annotation_that_cannot_be_used_is_left_out(
         assert [a["id"] for a in kept["annotations"]] == [2, 3, 4]
 
 
-@pytest.mark.parametrize("change", [change for change, _ in UNUSABLE if "segmentation" in change])
-def test_masks_that_are_not_asked_for_need_not_be_any(change: dict[str, Any]) -> None:
-    found, kept = judge(changed(first(**change)), scored=True, masks=False)
-    assert not found.unusable and found.objects == 4
-    assert "segmentation" not in kept["annotations"][0] and kept["annotations"][0]["area"] == 16
-
-
 @pytest.mark.parametrize(
     ("change", "why"),
     [

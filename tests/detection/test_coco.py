@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from pycocotools import mask as rle
 
+import demo
 from common.errors import UserError
 from detection import coco as judged
 from detection.coco import require_usable
@@ -211,52 +213,44 @@ REFUSED: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.fixture
+def embedded(tmp_path: Path, registered: list[str]) -> Callable[[Change], Any]:
+    """A function that makes a config of the embedded val set, ``it/truth.json``, changed."""
+    truth = demo.default_root(), instances(), "demo_R_18_FPN"
+    return lambda change: small(truth, tmp_path / "it", registered, change)[1]
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_test_set_is_refused(
-    demo_root: Path, tmp_path: Path, registered: list[str], case: str
+    tmp_path: Path, embedded: Callable[[Change], Any], case: str
 ) -> None:
     change, message = REFUSED[case]
-    content = instances(demo_root)
-    _, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, change)
-    with pytest.raises(UserError, match=message):
-        require_usable(cfg)
+    cfg = embedded(change)
     with pytest.raises(UserError, match=message), usable_datasets(cfg, tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, embedded: Callable[[Change], Any]) -> None:
+    cfg, path = embedded(FINE["as it is"]), tmp_path / "it" / "truth.json"
+    for text, why in (
         ('{"images": [{"id": 1, "fi', "Unterminated string"),
         ("", "Expecting value"),
         ("[" * 10**6, "recursion"),
         ("\xff", "codec can't decode"),
-    ],
-)
-def test_a_file_that_is_no_json_is_named(
-    demo_root: Path, tmp_path: Path, registered: list[str], text: str, why: str
-) -> None:
-    content = instances(demo_root)
-    nothing: Change = lambda it: None  # noqa: E731
-    _, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, nothing)
-    path = tmp_path / "it" / "truth.json"
-    path.write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match=rf"cannot be read: {path}: .*{why}.*; mend {path}\.$"):
-        require_usable(cfg)
+    ):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(UserError, match=rf"cannot be read: {path}: .*{why}.*; mend {path}\.$"):
+            require_usable(cfg)
 
 
 def test_a_file_is_read_once(
-    demo_root: Path, tmp_path: Path, registered: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, embedded: Callable[[Change], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = instances(demo_root)
-    change = every("id", lambda n: n)
-    name, cfg = small((demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, change)
-    read: list[str] = []
-    judge = judged.judge
+    cfg, read, judge = embedded(every("id", lambda n: n)), [], judged.judge
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        read.append(name)
+        read.append(args)
         return judge(*args, **kwargs)
 
     monkeypatch.setenv("LEWEL_CACHE", str(tmp_path / "cache"))
@@ -264,28 +258,25 @@ def test_a_file_is_read_once(
     said = require_usable(cfg)
     assert len(read) == 2 and len(said) == 1  # of training and test
     assert require_usable(cfg) == said and len(read) == 2
-    (tmp_path / "it" / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "it" / "truth.json").write_text(json.dumps(instances()))
     assert require_usable(cfg) == [] and len(read) == 3
     monkeypatch.setenv("LEWEL_CACHE", "/dev/null")  # nothing can be kept there
     assert require_usable(cfg) == [] and len(read) == 5
 
 
 def test_a_file_with_a_mark_of_its_encoding_is_read(
-    demo_root: Path, tmp_path: Path, registered: list[str]
+    tmp_path: Path, embedded: Callable[[Change], Any]
 ) -> None:
-    content = instances(demo_root)
-    name, cfg = small(
-        (demo_root, content, "demo_R_18_FPN"), tmp_path / "it", registered, lambda _: None
-    )
+    cfg = embedded(FINE["as it is"])
     file = tmp_path / "it" / "truth.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert any("the mark of its encoding, left out" in it for it in require_usable(cfg))
     with usable_datasets(cfg, tmp_path / "run"):
-        assert len(DatasetCatalog.get(name)) == len(content["images"])
+        assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == len(instances()["images"])
 
 
 def test_a_data_set_of_the_users_own_code_is_left_as_it_is(
-    demo_root: Path, tmp_path: Path, registered: list[str]
+    tmp_path: Path, registered: list[str]
 ) -> None:
     records = DatasetCatalog.get("demo_coco_val")[:3]
     json_file = MetadataCatalog.get("demo_coco_val").json_file

@@ -9,7 +9,7 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import ROIHeads, build_model
 from torch import nn
 
-import detection  # noqa: F401  registers the heads and datasets that configs name
+import segmentation  # noqa: F401  registers what configs name
 from detection.config import fit_to_device
 from tests.detection.helpers import config
 
@@ -49,7 +49,8 @@ def test_a_config_builds_its_detector(
     assert (block.conv1.stride, block.conv2.stride)[not stride_in_1x1] == (2, 2)
 
 
-NORMS = [f"MODEL.{node}.NORM" for node in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
+NODES = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "SEM_SEG_HEAD")
+NORMS = [f"MODEL.{node}.NORM" for node in NODES]
 N = "naiveSyncBN_N"  # where ranks hold different numbers of ROIs; C4's backbone shares its key
 
 
@@ -72,19 +73,22 @@ def lookup(cfg: Any, key: str) -> Any:
         ("C4_1x_moco", "cpu", 2, ["naiveSyncBN", "", "", ""]),  # it runs on CPUs as it is
         ("C4_1x_moco", "cuda", 8, ["naiveSyncBN", "", "", ""]),
         ("FPN_1x_moco", "cpu", 2, ["naiveSyncBN", "naiveSyncBN", "", ""]),
+        ("FCN_30k", "cpu", 2, ["naiveSyncBN", "", "", "", "naiveSyncBN"]),
+        ("FCN_30k", "cuda", 8, ["SyncBN", "", "", "", "SyncBN"]),
     ],
 )
 def test_what_a_device_changes(
     name: str, device: str, processes: int, norms: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    cfg = config(f"coco_R_50_{name}", "SOLVER.AMP.ENABLED", True)
+    name = f"{'pascal_voc' if 'FCN' in name else 'coco'}_R_50_{name}"
+    cfg, keys = config(name, "SOLVER.AMP.ENABLED", True), NORMS[: len(norms)]
     wanted = cfg.clone()
     with caplog.at_level(logging.INFO):
         fit_to_device(cfg, device, processes)
-    wanted.merge_from_list([word for pair in zip(NORMS, norms, strict=True) for word in pair])
+    wanted.merge_from_list([word for pair in zip(keys, norms, strict=True) for word in pair])
     wanted.MODEL.DEVICE, wanted.SOLVER.AMP.ENABLED = device, device == "cuda"
     assert cfg == wanted
-    own = [lookup(config(f"coco_R_50_{name}"), key) for key in NORMS]
+    own = [lookup(config(name), key) for key in keys]
     replaced = [norm for norm, before in zip(norms, own, strict=True) if norm != before]
     assert [m for m in caplog.messages if "stands in for SyncBN" in m] == [
         f"{norm} stands in for SyncBN between CPU processes" for norm in replaced
@@ -94,4 +98,4 @@ def test_what_a_device_changes(
 def test_norms_that_are_not_synchronised_stay() -> None:
     cfg = config("coco_R_50_FPN_1x_infomin", "MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "")
     fit_to_device(cfg, "cpu", 2)
-    assert [lookup(cfg, key) for key in NORMS] == ["FrozenBN", "", N, N]
+    assert [lookup(cfg, key) for key in NORMS[:4]] == ["FrozenBN", "", N, N]

@@ -18,7 +18,7 @@ from tests.detection.helpers import config
 
 
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
-def test_an_unknown_dataset_is_named(demo_root: Path, split: str) -> None:
+def test_an_unknown_dataset_is_named(split: str) -> None:
     cfg = config("demo_R_18_FPN", f"DATASETS.{split}", ("coco_2071_val",))
     with pytest.raises(UserError, match="coco_2071_val is not a dataset"):
         require_usable(cfg)
@@ -62,9 +62,7 @@ def test_the_embedded_data_is_registered(demo_root: Path, split: str) -> None:
     assert len(demo.CLASSES) == config("demo_R_18_FPN").MODEL.ROI_HEADS.NUM_CLASSES
 
 
-def test_the_embedded_data_is_drawn_only_where_it_is_used(
-    monkeypatch: pytest.MonkeyPatch, demo_root: Path
-) -> None:
+def test_the_embedded_data_is_drawn_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
     monkeypatch.setattr(datasets.demo, "ensure", lambda: drawn.append("drawn"))
     for name, demo_used in (("demo_R_18_FPN", True), ("coco_R_50_FPN_1x_infomin", False)):
@@ -76,7 +74,7 @@ def test_the_embedded_data_is_drawn_only_where_it_is_used(
 
 
 @pytest.mark.parametrize("name", ["demo_R_18_FPN", "demo_voc_R_18_FPN"])
-def test_another_number_of_classes_is_refused(demo_root: Path, name: str) -> None:
+def test_another_number_of_classes_is_refused(name: str) -> None:
     message = r"ROI_HEADS\.NUM_CLASSES is 80, but dataset demo_\w+ has 6 classes; set it to 6"
     with pytest.raises(UserError, match=message):
         require_usable(config(name, "MODEL.ROI_HEADS.NUM_CLASSES", 80))

@@ -30,7 +30,7 @@ def test_what_it_is_compared_with_is_pycocotools_own() -> None:
         assert "pycocotools" in inspect.getfile(own)
 
 
-def test_it_equals_pycocotools(tmp_path: Path, demo_root: Path) -> None:
+def test_it_equals_pycocotools(tmp_path: Path) -> None:
     answers = perturbed(truth_of("demo_coco_val"))
     found = assert_scores_are_pycocotools(config("demo_R_18_FPN", *SMALL), answers, tmp_path)
     assert 5 < found["box_AP"] < 95 and 5 < found["mask_AP"] < 95  # neither perfect nor nothing
@@ -44,13 +44,13 @@ def test_it_equals_pycocotools_on_coco(tmp_path: Path, real_data: Path) -> None:
     assert any(annotation["iscrowd"] for annotation in truth.anns.values())
 
 
-def test_no_detections_score_0(tmp_path: Path, demo_root: Path) -> None:
+def test_no_detections_score_0(tmp_path: Path) -> None:
     nothing = {name: one[:0] for name, one in perturbed(truth_of("demo_coco_val")).items()}
     cfg = config("demo_R_18_FPN", *SMALL)
     assert assert_scores_are_pycocotools(cfg, nothing, tmp_path)["box_AP"] == 0
 
 
-def test_boxes_alone_are_scored(tmp_path: Path, demo_root: Path) -> None:
+def test_boxes_alone_are_scored(tmp_path: Path) -> None:
     answers = perturbed(truth_of("demo_coco_val"))
     cfg = config("demo_R_18_FPN", "MODEL.MASK_ON", False, *SMALL)
     found = evaluate(cfg, DETECTION, Oracle(answers), str(tmp_path))
@@ -75,9 +75,7 @@ def test_a_row_of_the_results_is_of_one_test_set(names: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_of_the_test_set_is_named(
-    tmp_path: Path, demo_root: Path, workers: int
-) -> None:
+def test_an_unreadable_image_of_the_test_set_is_named(tmp_path: Path, workers: int) -> None:
     records = [dict(r) for r in DatasetCatalog.get("demo_coco_val")[:2]]
     (tmp_path / "cut.jpg").write_bytes(Path(records[1]["file_name"]).read_bytes()[:500])
     records[1]["file_name"] = str(tmp_path / "cut.jpg")

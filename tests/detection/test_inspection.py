@@ -16,7 +16,7 @@ from detection import inspection
 from detection.coco import require_usable
 from detection.inspection import inspect_datasets, usable_datasets
 from tests.detection.helpers import config, warnings
-from tests.detection.small_datasets import cfg_of, coco, instances, replaced, voc
+from tests.detection.small_datasets import cfg_of, instances, replaced
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,9 @@ def test_real_data_are_counted(
 
 
 def test_boxes_outside_and_empty_classes_are_named_and_no_error(
-    demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, coco: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    content = instances(demo_root)
+    content = instances()
     crescent, disc = demo.COCO_IDS[0], demo.COCO_IDS[2]
     kept = [a for a in content["annotations"] if a["category_id"] not in (crescent, disc)]
     sizes = {i["id"]: (i["width"], i["height"], i["file_name"]) for i in content["images"]}
@@ -60,7 +60,7 @@ def test_boxes_outside_and_empty_classes_are_named_and_no_error(
     beyond = [[-5, 0, 9, 9], [0, 0, width + 2, 9], [0, height - 4, 9, 9]]
     inside = [[0, 0, width, height], [-0.5, 0, width + 1, height]]
     kept += [{**kept[0], "id": 10**6 + i, "bbox": box} for i, box in enumerate(beyond + inside)]
-    name = coco(demo_root, tmp_path, registered, annotations=kept)
+    name = coco(annotations=kept)
     inspect_datasets(cfg_of(name), tmp_path)
     file = tmp_path / "val2017" / file_name
     assert warnings(caplog) == [
@@ -71,25 +71,24 @@ def test_boxes_outside_and_empty_classes_are_named_and_no_error(
 
 
 def test_missing_images_of_a_training_set_are_named_of_a_test_set_refused(
-    demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, voc: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = voc(demo_root, tmp_path, registered)
     others = [
         tmp_path / "VOC2007" / "JPEGImages" / f"{one}.jpg"
         for one in (tmp_path / "VOC2007/ImageSets/Main/test.txt").read_text().split()
     ]
     first = others.pop(1)
     first.unlink()
-    inspect_datasets(cfg_of(name), tmp_path)
+    inspect_datasets(cfg_of(voc), tmp_path)
     assert warnings(caplog) == [
-        f"dataset {name}: missing files, passed over in training: 1 ({first})"
+        f"dataset {voc}: missing files, passed over in training: 1 ({first})"
     ]
-    with pytest.raises(UserError, match=rf"{name} lacks 1 files of its 4 images, such as {first}"):
-        inspect_datasets(cfg_of("demo_voc_2007_trainval", name), tmp_path)
+    with pytest.raises(UserError, match=rf"{voc} lacks 1 files of its 4 images, such as {first}"):
+        inspect_datasets(cfg_of("demo_voc_2007_trainval", voc), tmp_path)
     for path in others:
         path.unlink()
-    with pytest.raises(UserError, match=f"dataset {name} is not whole"):
-        inspect_datasets(cfg_of(name), tmp_path)
+    with pytest.raises(UserError, match=f"dataset {voc} is not whole"):
+        inspect_datasets(cfg_of(voc), tmp_path)
 
 
 def with_masks(train: str, test: str = "demo_coco_val", form: str = "polygon") -> Any:
@@ -99,12 +98,12 @@ def with_masks(train: str, test: str = "demo_coco_val", form: str = "polygon") -
 
 @pytest.mark.parametrize("change", [{"bbox": [9, 9, -3, -3]}, {"segmentation": None}])
 def test_a_broken_object_of_a_training_set_is_left_out_named_and_counted(
-    demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, coco: Callable[..., str], caplog: pytest.LogCaptureFixture,
     change: dict[str, Any],
 ) -> None:  # fmt: skip
-    content = instances(demo_root)
+    content = instances()
     first, *others = content["annotations"]
-    name = coco(demo_root, tmp_path, registered, annotations=[replaced(first, change), *others])
+    name = coco(annotations=[replaced(first, change), *others])
     (sentence,) = require_usable(with_masks(name))
     assert re.match(
         rf"dataset {name}: images and annotations of {tmp_path}/val\.json that cannot be trained "
@@ -130,10 +129,10 @@ NOTHING = "has no object to train on; annotate some in .*, or leave it out"
     ],
 )
 def test_a_training_set_without_boxes_or_masks_or_objects_is_refused(
-    demo_root: Path, tmp_path: Path, registered: list[str], change: dict[str, Any], message: str
+    tmp_path: Path, coco: Callable[..., str], change: dict[str, Any], message: str
 ) -> None:
-    without = [replaced(a, change) for a in instances(demo_root)["annotations"]]
-    name = coco(demo_root, tmp_path, registered, annotations=without)
+    without = [replaced(a, change) for a in instances()["annotations"]]
+    name = coco(annotations=without)
     cfg = with_masks(name)
     with pytest.raises(UserError, match=f"dataset {name} {message}"):
         require_usable(cfg)
@@ -142,27 +141,22 @@ def test_a_training_set_without_boxes_or_masks_or_objects_is_refused(
         inspect_datasets(cfg, tmp_path)
 
 
-def test_a_voc_training_set_without_objects_is_refused(
-    demo_root: Path, tmp_path: Path, registered: list[str]
-) -> None:
-    name = voc(demo_root, tmp_path, registered)
+def test_a_voc_training_set_without_objects_is_refused(tmp_path: Path, voc: str) -> None:
     for path in (tmp_path / "VOC2007" / "Annotations").iterdir():
         path.write_text(re.sub("(?s)<object>.*</object>", "", path.read_text()))
-    with pytest.raises(UserError, match=f"dataset {name} {NOTHING}"):
-        inspect_datasets(cfg_of(name), tmp_path)
+    with pytest.raises(UserError, match=f"dataset {voc} {NOTHING}"):
+        inspect_datasets(cfg_of(voc), tmp_path)
 
 
-def test_masks_in_run_lengths_are_no_polygons(
-    demo_root: Path, tmp_path: Path, registered: list[str]
-) -> None:
-    content = instances(demo_root)
+def test_masks_in_run_lengths_are_no_polygons(coco: Callable[..., str]) -> None:
+    content = instances()
     sizes = {i["id"]: [i["height"], i["width"]] for i in content["images"]}
     masks = [
         a | {"segmentation": {"size": sizes[a["image_id"]], "counts": [0, h * w]}}
         for a in content["annotations"]
         for h, w in [sizes[a["image_id"]]]
     ]
-    name = coco(demo_root, tmp_path, registered, annotations=masks)
+    name = coco(annotations=masks)
     with pytest.raises(
         UserError, match=r"INPUT\.MASK_FORMAT is polygon, but .*; set it to bitmask"
     ):
@@ -196,12 +190,12 @@ def turned(path: Path, orientation: int) -> None:
     ],
 )
 def test_an_image_that_is_not_as_annotated_is_named(
-    demo_root: Path, tmp_path: Path, registered: list[str], caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, coco: Callable[..., str], caplog: pytest.LogCaptureFixture,
     spoil: Callable[[Path], None], why: str,
 ) -> None:  # fmt: skip
-    content = instances(demo_root)
+    content = instances()
     content["images"][3] |= {"width": 64, "height": 48}
-    name = coco(demo_root, tmp_path, registered, images=content["images"])
+    name = coco(images=content["images"])
     path = tmp_path / "val2017" / content["images"][3]["file_name"]
     Image.new("RGB", (64, 48)).save(path)
     turned(path, 3)  # upside down
@@ -220,7 +214,7 @@ def test_an_image_that_is_not_as_annotated_is_named(
 
 
 def test_of_a_large_training_set_a_part_is_looked_at(
-    demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[str] = []
     monkeypatch.setattr(inspection, "_mismatch", lambda r: looked_at.append(r["file_name"]))

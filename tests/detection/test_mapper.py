@@ -38,7 +38,7 @@ def test_what_a_config_cannot_ask_for(overrides: tuple[object, ...], message: st
 
 def test_objects_without_an_area_are_left_out_anyway(demo_root: Path, tmp_path: Path) -> None:
     """As of COCO's train2017, which need not be written anew for two of its objects."""
-    content = instances(demo_root)
+    content = instances()
     image = next(i for i in content["images"] if i["id"] == content["annotations"][0]["image_id"])
     first, *rest = (a for a in content["annotations"] if a["image_id"] == image["id"])
     line = [[296.65, 388.33, 296.65, 388.33, 297.68, 388.33, 297.68, 388.33]]  # annotation 918

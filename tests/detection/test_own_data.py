@@ -24,6 +24,7 @@ from tests.detection.small_datasets import instances
 DEMO = str(CONFIGS / "demo_R_18_FPN.yaml")
 RETINANET = 'MODEL: {META_ARCHITECTURE: "RetinaNet"}\n'
 SMALL = ("INPUT.MIN_SIZE_TEST", "32", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu")
+IMAGES = demo.default_root() / "coco" / "val2017"
 IDS = {"from 0": (0, 1, 2, 3, 4, 5), "from 1": (1, 2, 3, 4, 5, 6), "apart": (90, 4, 17, 5, 60, 8)}
 
 
@@ -43,17 +44,17 @@ def forget() -> None:
         MetadataCatalog.pop(name, None)
 
 
-def written(root: Path, path: Path, ids: tuple[int, ...] = IDS["from 0"]) -> str:
+def written(path: Path, ids: tuple[int, ...] = IDS["from 0"]) -> str:
     """The embedded COCO val set as ``--dataset`` names it, its categories with other ids."""
     renumbered = dict(zip(demo.COCO_IDS, ids, strict=True))
-    content = instances(root)
+    content = instances()
     for one in content["annotations"]:
         one["category_id"] = renumbered[one["category_id"]]
     for one in content["categories"]:
         one["id"] = renumbered[one["id"]]
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
-    return f"{path.stem}={path}:{root / 'coco' / 'val2017'}"
+    return f"{path.stem}={path}:{IMAGES}"
 
 
 def job(*words: str, config: str = DEMO, overrides: tuple[str, ...] = SMALL) -> TransferConfig:
@@ -61,10 +62,8 @@ def job(*words: str, config: str = DEMO, overrides: tuple[str, ...] = SMALL) -> 
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
-def test_the_classes_are_those_of_the_file(
-    tmp_path: Path, demo_root: Path, ids: tuple[int, ...]
-) -> None:
-    words = [written(demo_root, tmp_path / f"{name}.json", ids) for name in ("mine", "other")]
+def test_the_classes_are_those_of_the_file(tmp_path: Path, ids: tuple[int, ...]) -> None:
+    words = [written(tmp_path / f"{name}.json", ids) for name in ("mine", "other")]
     cfg = job(*words).detectron2()
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("mine",), ("other",))
     truth = open_truth(tmp_path / "mine.json")
@@ -76,10 +75,8 @@ def test_the_classes_are_those_of_the_file(
         assert [classes[a["category_id"]] for a in record["annotations"]] == wanted
 
 
-def test_the_number_of_classes_is_set_whatever_the_config_has(
-    tmp_path: Path, demo_root: Path
-) -> None:
-    word = written(demo_root, tmp_path / "mine.json")
+def test_the_number_of_classes_is_set_whatever_the_config_has(tmp_path: Path) -> None:
+    word = written(tmp_path / "mine.json")
     (tmp_path / "retinanet.yaml").write_text(f'_BASE_: "{DEMO}"\n{RETINANET}')
     others = ("coco_R_50_FPN_1x_infomin", "coco_R_50_C4_1x_infomin", "pascal_voc_R_50_C4_24k")
     for path in (tmp_path / "retinanet.yaml", *(CONFIGS / f"{name}.yaml" for name in others)):
@@ -89,34 +86,34 @@ def test_the_number_of_classes_is_set_whatever_the_config_has(
         kind_of(cfg, [DETECTION])  # of VOC's config, too: it is the set that decides
 
 
-def test_the_scores_are_pycocotools(tmp_path: Path, demo_root: Path) -> None:
-    word = written(demo_root, tmp_path / "mine.json", IDS["apart"])
+def test_the_scores_are_pycocotools(tmp_path: Path) -> None:
+    word = written(tmp_path / "mine.json", IDS["apart"])
     cfg = job(word, word).detectron2()
     answers = perturbed(open_truth(tmp_path / "mine.json"))
     assert_scores_are_pycocotools(cfg, answers, tmp_path / "inference")
 
 
-def test_a_path_may_have_colons_and_equals_signs(tmp_path: Path, demo_root: Path) -> None:
-    word = written(demo_root, tmp_path / "a:b=c" / "mine.json")
+def test_a_path_may_have_colons_and_equals_signs(tmp_path: Path) -> None:
+    word = written(tmp_path / "a:b=c" / "mine.json")
     (found,) = find([word], eval_only=True)
     assert (found.name, found.annotations) == ("mine", f"{tmp_path}/a:b=c/mine.json")
 
 
 @pytest.mark.parametrize("how", ["variable", "home"])
 def test_data_sets_are_defined_once(
-    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Paths are relative to the file that defines them, wherever the command is typed."""
     file = tmp_path / "lewel-transfer" / "datasets.toml"
-    written(demo_root, file.parent / "val.json")
-    images = os.path.relpath(demo_root / "coco" / "val2017", file.parent)
+    written(file.parent / "val.json")
+    images = os.path.relpath(IMAGES, file.parent)
     file.write_text(f'[cells_val]\nannotations = "val.json"\nimages = "{images}"\n')
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path if how == "home" else tmp_path / "none"))
     if how == "variable":
         monkeypatch.setenv(own_data.VARIABLE, str(file))
     (found,) = find(["cells_val"], eval_only=True)
     assert found.annotations == str(file.parent / "val.json")
-    assert Path(found.images).samefile(demo_root / "coco" / "val2017")
+    assert Path(found.images).samefile(IMAGES)
 
 
 def test_another_set_is_another_run() -> None:
@@ -145,10 +142,10 @@ def test_a_name_is_of_one_data_set() -> None:
             resolve(read(DEMO), datasets=(one, wrong)).detectron2()
 
 
-def test_a_job_refuses_what_was_changed_since(tmp_path: Path, demo_root: Path) -> None:
-    word = written(demo_root, tmp_path / "mine.json")
+def test_a_job_refuses_what_was_changed_since(tmp_path: Path) -> None:
+    word = written(tmp_path / "mine.json")
     one = job(word, word)
-    written(demo_root, tmp_path / "mine.json", IDS["from 1"])
+    written(tmp_path / "mine.json", IDS["from 1"])
     with pytest.raises(UserError, match=r"mine is not what it was: \S*/mine\.json was changed"):
         transfer(one, tmp_path / "run")
     (tmp_path / "mine.json").unlink()

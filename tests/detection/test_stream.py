@@ -74,9 +74,7 @@ def test_batches_are_detectron2s_from_any_one_on(
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("grouping", [True, False])
-def test_a_stream_goes_on_with_what_would_have_come(
-    demo_root: Path, workers: int, grouping: bool
-) -> None:
+def test_a_stream_goes_on_with_what_would_have_come(workers: int, grouping: bool) -> None:
     whole = stream_of(small("DATALOADER.ASPECT_RATIO_GROUPING", grouping), 3)
     expected, drawn = [], []
     for batch in itertools.islice(whole, 9):
@@ -92,7 +90,7 @@ def test_a_stream_goes_on_with_what_would_have_come(
     assert len(set(drawn)) == len(drawn)
 
 
-def test_another_seed_has_another_order_and_other_scales(demo_root: Path) -> None:
+def test_another_seed_has_another_order_and_other_scales() -> None:
     here, there = (first(stream_of(small(), seed), 50) for seed in (0, 1))
     assert [x["file_name"] for x in here] != [x["file_name"] for x in there]
     by_name = {x["file_name"]: x for x in here}
@@ -101,7 +99,7 @@ def test_another_seed_has_another_order_and_other_scales(demo_root: Path) -> Non
     assert len(both) > 20 and len(different) > len(both) / 2  # two scales, flipped or not
 
 
-def test_a_seeds_order_is_the_same_on_every_detectron2(demo_root: Path) -> None:
+def test_a_seeds_order_is_the_same_on_every_detectron2() -> None:
     cfg, count = small(), len(DatasetCatalog.get("demo_coco_train"))
     found = list(itertools.islice(stream_of(cfg, 3)._sampler, count))
     drawn = np.random.RandomState(derived_seed(3, ORDER)).randint(2**31)  # 0.6's own seed
@@ -109,7 +107,7 @@ def test_a_seeds_order_is_the_same_on_every_detectron2(demo_root: Path) -> None:
     assert found == order.tolist() and cfg.SEED == small().SEED
 
 
-def test_an_image_seen_again_is_not_the_same(demo_root: Path, registered: list[str]) -> None:
+def test_an_image_seen_again_is_not_the_same(registered: list[str]) -> None:
     records = DatasetCatalog.get("demo_coco_train")[:1]
     DatasetCatalog.register(CHANGED, lambda: records)
     registered.append(CHANGED)
@@ -119,14 +117,14 @@ def test_an_image_seen_again_is_not_the_same(demo_root: Path, registered: list[s
     assert len(sums) == 4  # two scales, flipped or not
 
 
-def test_images_of_unknown_sizes_cannot_be_grouped(demo_root: Path) -> None:
+def test_images_of_unknown_sizes_cannot_be_grouped() -> None:
     cfg = config("demo_voc_R_18_FCN", "DATALOADER.ASPECT_RATIO_GROUPING", True)
     with pytest.raises(UserError, match=r"demo_voc_2012_train_aug_sem_seg does not tell the sizes"):
         Stream(cfg, SegmentationMapper(cfg), 0)
 
 
 @pytest.fixture
-def broken(tmp_path: Path, demo_root: Path, registered: list[str]) -> list[str]:
+def broken(tmp_path: Path, registered: list[str]) -> list[str]:
     """Four of six images: cut short, not an image, missing, of another size than annotated."""
     records = [dict(r) for r in DatasetCatalog.get("demo_coco_train")[:6]]
     names = [str(tmp_path / f"{name}.jpg") for name in ("cut", "text", "missing", "small")]
@@ -178,7 +176,7 @@ def test_unreadable_images_are_named_counted_and_passed_over(
     ],
 )
 def test_an_image_with_a_broken_annotation_is_passed_over_too(
-    demo_root: Path, registered: list[str], change: dict[str, Any], message: str,
+    registered: list[str], change: dict[str, Any], message: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     records = [copy.deepcopy(r) for r in DatasetCatalog.get("demo_coco_train")[:2]]
@@ -196,7 +194,7 @@ def test_an_image_with_a_broken_annotation_is_passed_over_too(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_without_a_readable_image_is_an_error(
-    demo_root: Path, registered: list[str], workers: int
+    registered: list[str], workers: int
 ) -> None:
     (record,) = DatasetCatalog.get("demo_coco_train")[:1]
     DatasetCatalog.register(CHANGED, lambda: [record | {"file_name": "/none.jpg"}])

@@ -25,7 +25,7 @@ from tests.detection.small_runs import FIRST, SECOND, TINY, copy, iterations, ki
 
 
 @pytest.fixture(autouse=True)
-def log_every_iteration(monkeypatch: pytest.MonkeyPatch, demo_root: Path) -> None:
+def log_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOG_PERIOD", 1)
 
 
@@ -41,7 +41,7 @@ def r18(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run; not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     patch = pytest.MonkeyPatch()

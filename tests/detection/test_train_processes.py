@@ -49,7 +49,7 @@ def _train_together(world: World, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three")
     in_processes(_train_together, folder, size=3)
     return folder

@@ -140,14 +140,14 @@ def _repaired(folder: Path) -> dict[str, float]:
     register_coco_instances("of_words", {}, str(folder / "words.json"), str(root))
     cfg = config("demo_R_18_FPN", "DATASETS.TEST", ("of_words",), *SMALL)
     with usable_datasets(cfg, folder / "run"):
-        return evaluate(cfg, DETECTION, perfect(instances(root.parents[1])), str(folder / "words"))
+        return evaluate(cfg, DETECTION, perfect(instances()), str(folder / "words"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     write_many_categories(folder)
-    content = instances(demo_root)
+    content = instances()
     images(lambda i: f"img_{i}")(content)
     (folder / "words.json").write_text(json.dumps(content))
     in_processes(_work, folder)

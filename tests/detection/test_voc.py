@@ -9,7 +9,7 @@ from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 
 from common.errors import UserError
 from detection.inspection import inspect_datasets
-from tests.detection.small_datasets import cfg_of, cut, voc
+from tests.detection.small_datasets import cfg_of, cut
 
 Change = Callable[[Path], None]
 
@@ -33,14 +33,13 @@ def _replace(old: str, new: str) -> Change:
     ],
 )
 def test_a_broken_annotation_file_is_named(
-    demo_root: Path, tmp_path: Path, registered: list[str], change: Change, message: str
+    tmp_path: Path, voc: str, change: Change, message: str
 ) -> None:
-    name = voc(demo_root, tmp_path, registered)
     path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
     change(path)
-    wanted = f"dataset {name} cannot be read: {path}: {message}"
+    wanted = f"dataset {voc} cannot be read: {path}: {message}"
     with pytest.raises(UserError, match=wanted) as error:
-        inspect_datasets(cfg_of(name), tmp_path)
+        inspect_datasets(cfg_of(voc), tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -53,14 +52,13 @@ def test_a_broken_annotation_file_is_named(
     ],
 )
 def test_what_detectron2_could_not_score_by_is_refused_in_a_test_set_alone(
-    demo_root: Path, tmp_path: Path, registered: list[str], change: Change, message: str
+    tmp_path: Path, voc: str, change: Change, message: str
 ) -> None:
-    name = voc(demo_root, tmp_path, registered)
     path = max((tmp_path / "VOC2007" / "Annotations").iterdir())
     change(path)
     with pytest.raises((AttributeError, TypeError, ValueError)):
         parse_rec(str(path))  # Detectron2's own, after the last iteration
-    inspect_datasets(cfg_of(name), tmp_path)
-    wanted = f"dataset {name} cannot be scored by: {path}: object 1 has {message}"
+    inspect_datasets(cfg_of(voc), tmp_path)
+    wanted = f"dataset {voc} cannot be scored by: {path}: object 1 has {message}"
     with pytest.raises(UserError, match=wanted):
-        inspect_datasets(cfg_of("demo_voc_2007_trainval", name), tmp_path)
+        inspect_datasets(cfg_of("demo_voc_2007_trainval", voc), tmp_path)

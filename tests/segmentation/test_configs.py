@@ -7,7 +7,6 @@ from detectron2.config import get_cfg
 from torch import nn, optim
 
 import segmentation  # noqa: F401  registers what configs name
-from detection.config import fit_to_device
 from detection.datasets import uses_demo
 from detection.evaluation import kind_of
 from detection.schedule import build_lr_scheduler
@@ -120,22 +119,3 @@ def test_another_rate_of_d8_ends_at_the_same_share() -> None:
                   "SOLVER.WARMUP_ITERS", 10)  # fmt: skip
     assert found[50] == pytest.approx(0.2 * (0.99 * 0.5**0.9 + 0.01))
     assert found[0] == pytest.approx(0.2 / 1000) and found[:11] == sorted(found[:11])
-
-
-def test_the_demo_is_the_same_but_small() -> None:
-    cfg = config("demo_voc_R_18_FCN")
-    assert uses_demo(cfg) and kind_of(cfg, [SEGMENTATION]).job == "segmentation"
-    for key in ("MODEL.META_ARCHITECTURE", "MODEL.RESNETS.RES5_DILATION", "INPUT.FORMAT",
-                "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.RESNETS.NORM"):  # fmt: skip
-        assert lookup(cfg, key) == PUBLISHED[key]
-
-
-@pytest.mark.parametrize(
-    ("device", "processes", "norm"),
-    [("cpu", 1, "SyncBN"), ("cpu", 2, "naiveSyncBN"), ("cuda", 8, "SyncBN")],
-)
-@pytest.mark.parametrize("name", ["30k", "D8_20k"])
-def test_bn_is_synchronised_everywhere(name: str, device: str, processes: int, norm: str) -> None:
-    cfg = config(f"pascal_voc_R_50_FCN_{name}")
-    fit_to_device(cfg, device, processes)
-    assert {cfg.MODEL.RESNETS.NORM, cfg.MODEL.SEM_SEG_HEAD.NORM} == {norm}

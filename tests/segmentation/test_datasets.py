@@ -60,7 +60,7 @@ def test_the_published_config_finds_real_voc(real_data: Path) -> None:
     require_usable(config("pascal_voc_R_50_FCN_30k"))
 
 
-def test_a_missing_mask_is_named(demo_root: Path, tmp_path: Path) -> None:
+def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     for split in ("train", "train_aug"):
         (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
         (tmp_path / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("one\n")
@@ -83,7 +83,7 @@ def test_a_missing_mask_is_named(demo_root: Path, tmp_path: Path) -> None:
             MetadataCatalog.remove(name)
 
 
-def test_another_number_of_classes_is_refused(demo_root: Path) -> None:
+def test_another_number_of_classes_is_refused() -> None:
     cfg = config("demo_voc_R_18_FCN", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 20)
     with pytest.raises(UserError, match=r"SEM_SEG_HEAD\.NUM_CLASSES is 20, but .* has 21 classes"):
         require_usable(cfg)

@@ -140,7 +140,7 @@ def read_truth(name: str) -> Masks:
             for r in DatasetCatalog.get(name)}  # fmt: skip
 
 
-def test_perfect_answers_score_100_on_palette_masks(demo_root: Path, tmp_path: Path) -> None:
+def test_perfect_answers_score_100_on_palette_masks(tmp_path: Path) -> None:
     name = "demo_voc_2012_val_sem_seg"
     truth = read_truth(name)
     assert all(Image.open(r["sem_seg_file_name"]).mode == "P" for r in DatasetCatalog.get(name))
@@ -181,7 +181,7 @@ def test_an_unreadable_mask_is_named(
         evaluate(seg_config(name), SEGMENTATION, Oracle(perturbed(truth)), str(tmp_path))
 
 
-def test_another_ignored_value_is_refused(demo_root: Path, tmp_path: Path) -> None:
+def test_another_ignored_value_is_refused(tmp_path: Path) -> None:
     cfg = seg_config("demo_voc_2012_val_sem_seg")
     assert kind_of(cfg, [SEGMENTATION]) is SEGMENTATION
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254

@@ -80,17 +80,23 @@ def test_the_head_is_as_published() -> None:
     assert predictor.norm is None and predictor.activation is None
 
 
-def test_the_number_of_parameters() -> None:
+HEAD = 9 * 2048 * 256 + 9 * 256 * 256 + 2 * 2 * 256 + 256 * 21 + 21
+D8_HEAD = 9 * (2048 * 512 + 512 * 512 + (2048 + 512) * 512) + 3 * 2 * 512 + 512 * 21 + 21
+AUXILIARY = 9 * 1024 * 256 + 2 * 256 + 256 * 21 + 21
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "auxiliary", "norms"),
+    [(R50, HEAD, 0, 53 + 2), (D8, D8_HEAD, AUXILIARY, 53 + 3 + 1)],
+)
+def test_the_number_of_parameters(name: str, head: int, auxiliary: int, norms: int) -> None:
     """Counted by hand: torchvision's ResNet-50 without its fc has 23,508,032."""
-    model = build(R50)
-    first, second = 2048 * 256 * 9 + 2 * 256, 256 * 256 * 9 + 2 * 256
-    head = first + second + 256 * 21 + 21
-    assert head == 5_314_837
+    model = build(name)
     assert sum(p.numel() for p in model.head.parameters()) == head
-    assert sum(p.numel() for p in model.parameters()) == 23_508_032 + head
+    assert sum(p.numel() for p in model.parameters()) == 23_508_032 + head + auxiliary
     assert all(p.requires_grad for p in model.parameters())
-    norms = [m for m in model.modules() if type(m).__name__.endswith("BatchNorm")]
-    assert len(norms) == 53 + 2 and {type(m) for m in norms} == {nn.SyncBatchNorm}
+    found = [m for m in model.modules() if type(m).__name__.endswith("BatchNorm")]
+    assert len(found) == norms and {type(m) for m in found} == {nn.SyncBatchNorm}
 
 
 @pytest.mark.parametrize("size", [(65, 65), (40, 33), (17, 100)])
@@ -182,20 +188,6 @@ def test_the_output_stride_of_d8_is_8(size: tuple[int, int]) -> None:
     assert features["res5"].shape == (1, 2048, *eighth)
     assert model.head(features["res5"]).shape == model.auxiliary(features["res4"]).shape
     assert model.auxiliary(features["res4"]).shape == (1, 21, *eighth)
-
-
-def test_the_number_of_parameters_of_d8() -> None:
-    """By hand, from the shapes of the layers."""
-    model = build(D8)
-    head = 9 * (2048 * 512 + 512 * 512 + (2048 + 512) * 512) + 3 * 2 * 512 + 512 * 21 + 21
-    auxiliary = 9 * 1024 * 256 + 2 * 256 + 256 * 21 + 21
-    assert (head, auxiliary) == (23_606_805, 2_365_205)
-    assert sum(p.numel() for p in model.head.parameters()) == head
-    assert sum(p.numel() for p in model.auxiliary.parameters()) == auxiliary
-    assert sum(p.numel() for p in model.parameters()) == 23_508_032 + head + auxiliary == 49_480_042
-    assert all(p.requires_grad for p in model.parameters())
-    norms = [m for m in model.modules() if type(m).__name__.endswith("BatchNorm")]
-    assert len(norms) == 53 + 3 + 1 and {type(m) for m in norms} == {nn.SyncBatchNorm}
 
 
 def test_the_head_of_d8_sees_its_input_twice(small_d8: Any) -> None:

@@ -2,7 +2,6 @@
 
 import colorsys
 import itertools
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from PIL import Image
 
 import segmentation  # noqa: F401  registers the embedded data
 from common.errors import UserError
-from detection.mapper import TestMapper
-from detection.stream import Stream
+from detection.mapper import UNREADABLE, TestMapper
 from segmentation import mapper as module
 from segmentation.mapper import CropOrPad, RandomScale, SegmentationMapper, augmentations, distort
 from tests.detection.helpers import config
@@ -241,7 +239,7 @@ def test_half_of_the_images_have_each_distortion(monkeypatch: pytest.MonkeyPatch
         assert 0.45 < one.mean() < 0.55 and 0.2 < (one & other).mean() < 0.3
 
 
-def test_padding_is_not_distorted(demo_root: Path) -> None:
+def test_padding_is_not_distorted() -> None:
     """It comes last, to the right and the bottom, and is ignored."""
     overrides = ("INPUT.MIN_SIZE_TRAIN", (64, 65), "INPUT.CROP.SIZE", [90, 120])
     record = DatasetCatalog.get("demo_voc_2012_val_sem_seg")[0]
@@ -260,7 +258,7 @@ def test_padding_is_not_distorted(demo_root: Path) -> None:
     assert max(means) - min(means) > 10
 
 
-def test_a_record_becomes_a_crop(demo_root: Path) -> None:
+def test_a_record_becomes_a_crop() -> None:
     record = DatasetCatalog.get("demo_voc_2012_val_sem_seg")[0]
     mapper = SegmentationMapper(config(R50, "INPUT.MIN_SIZE_TRAIN", (1.0, 1.0),
                                        "INPUT.RANDOM_FLIP", "none"))  # fmt: skip
@@ -291,28 +289,16 @@ def test_what_a_config_cannot_ask_for(overrides: tuple[Any, ...], message: str) 
         augmentations(config(R50, *overrides))
 
 
-def test_unreadable_files_are_named_counted_and_passed_over(
-    demo_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Of six: an image cut short, a mask in colours, one of another size, one that is missing."""
-    records = [dict(r) for r in DatasetCatalog.get("demo_voc_2012_train_aug_sem_seg")[:6]]
-    paths = [tmp_path / name for name in ("cut.jpg", "colours.png", "small.png", "missing.png")]
-    paths[0].write_bytes(Path(records[0]["file_name"]).read_bytes()[:900])
-    Image.open(records[1]["sem_seg_file_name"]).convert("RGB").save(paths[1])
-    Image.new("L", (9, 9)).save(paths[2])
-    records[0]["file_name"] = str(paths[0])
-    for record, path in zip(records[1:4], paths[1:], strict=True):
-        record["sem_seg_file_name"] = str(path)
-    DatasetCatalog.register("broken_masks", lambda: records)
-    try:
-        cfg = config("demo_voc_R_18_FCN", "DATASETS.TRAIN", ("broken_masks",),
-                     "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2)  # fmt: skip
-        stream = Stream(cfg, SegmentationMapper(cfg), 0)
-        with caplog.at_level(logging.WARNING, "detection"):
-            names = {x["file_name"] for batch in itertools.islice(stream, 12) for x in batch}
-    finally:
-        DatasetCatalog.remove("broken_masks")
-    assert names == {r["file_name"] for r in records[4:]}
-    skipped = [m for m in caplog.messages if m.startswith("skipped an unreadable image")]
-    assert len(skipped) == stream.unreadable >= 16
-    assert all(any(str(path) in m for m in skipped) for path in paths)
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    """An image cut short, a mask in colours, one of another size, one that is missing."""
+    (record,) = DatasetCatalog.get("demo_voc_2012_train_aug_sem_seg")[:1]
+    mapper = SegmentationMapper(config("demo_voc_R_18_FCN"))
+    (tmp_path / "cut.jpg").write_bytes(Path(record["file_name"]).read_bytes()[:900])
+    with pytest.raises(UNREADABLE, match="truncated"):
+        mapper(record | {"file_name": str(tmp_path / "cut.jpg")})
+    Image.open(record["sem_seg_file_name"]).convert("RGB").save(tmp_path / "colours.png")
+    Image.new("L", (9, 9)).save(tmp_path / "small.png")
+    for name in ("colours", "small", "missing"):
+        mask = str(tmp_path / f"{name}.png")
+        with pytest.raises(UNREADABLE, match=mask):
+            mapper(record | {"sem_seg_file_name": mask})

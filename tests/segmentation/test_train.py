@@ -44,7 +44,7 @@ def tiny(overrides: str = "", config: str = "demo_voc_R_18_FCN", **changes: Any)
 
 
 @pytest.fixture(autouse=True)
-def log_every_iteration(monkeypatch: pytest.MonkeyPatch, demo_root: Path) -> None:
+def log_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection_train, "LOG_PERIOD", 1)
 
 
