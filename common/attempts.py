@@ -22,13 +22,7 @@ log = logging.getLogger("runs")
 
 @dataclass(frozen=True)
 class Attempt:
-    """One copy of a run's job, from its start to its end.
-
-    Attributes:
-        folder: the run folder.
-        number: 1 for the first.
-        mark: the content of its file.
-    """
+    """One copy of a run's job: its folder, its number from 1 on, and the content of its file."""
 
     folder: Path
     number: int

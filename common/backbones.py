@@ -83,12 +83,8 @@ class Backbone:
 def read_backbone(checkpoint: str | os.PathLike[str], which: Which = "online") -> Backbone:
     """Read and check the backbone of a checkpoint; runs no code of the file's.
 
-    Args:
-        checkpoint: a file of any format of :data:`common.formats.FORMATS`.
-        which: the network that gradients trained, or the target that followed it by EMA.
-
-    Raises:
-        UserError: if the file cannot be read, has no such network, or not every tensor of it.
+    ``which`` is the network that gradients trained, or the target that followed it by EMA.
+    Raises a UserError if the file cannot be read, has no such network, or not every tensor of it.
     """
     loaded = load(checkpoint)
     if not isinstance(loaded, Mapping):
@@ -161,13 +157,7 @@ def build_resnet(backbone: Backbone) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Network:
-    """A ResNet's tensors in a checkpoint.
-
-    Attributes:
-        container: the key of the dict that holds them.
-        prefix: what precedes their names, ``module.`` included.
-        sequential: True if an ``nn.Sequential`` numbers its stages.
-    """
+    """A ResNet's tensors: their dict's key, their prefix, and if an ``nn.Sequential`` has it."""
 
     container: str
     prefix: str
@@ -193,11 +183,8 @@ class _Network:
 class _Recognised:
     """A checkpoint whose format is known.
 
-    Attributes:
-        method: what trained it, "" where that is not certain.
-        epochs: whole epochs of training, None where that is not certain.
-        networks: of ``online``, ``target`` and ``again``, those that are there.
-        rows: of the table of formats, the one that it is or those that it may be.
+    ``method`` is "" and ``epochs`` None where that is not certain. ``networks`` are those there of
+    ``online``, ``target`` and ``again``; ``rows`` the formats that it is, or may be.
     """
 
     method: str
@@ -301,8 +288,7 @@ def _origin(loaded: Mapping[str, object], found: _Recognised) -> tuple[str, str,
 def find_containers(loaded: Mapping[str, object]) -> Containers:
     """Every dict of a checkpoint that holds tensors, those of its optimizer aside.
 
-    Returns:
-        {keys that lead to it joined by "/": {name: tensor}}; "" for the checkpoint itself.
+    By the keys that lead to it, joined by "/"; "" is the checkpoint itself.
     """
     return _collect(Tensor, loaded)
 

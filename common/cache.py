@@ -28,12 +28,8 @@ def cached(kind: str, facts: Any, find: Callable[[], T], read: Callable[[Any], T
     """The value that ``find`` returned for the same facts before, or returns now.
 
     Of several processes one finds it; the others wait. Where nothing can be kept, it is found anew.
-
-    Args:
-        kind: name of a folder in the cache.
-        facts: all that decides the value, as JSON; such as a file's path, size and time.
-        find: returns a value that JSON can hold.
-        read: makes it of what JSON held; a TypeError or ValueError means that it was another.
+    ``kind`` is a folder in the cache; ``facts`` are all that decides the value, as JSON. ``read``
+    makes the value of what JSON held; its TypeError or ValueError means that it was another.
     """
     digits = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     file = cache_folder() / kind / f"{digits}.json"

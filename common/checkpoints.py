@@ -36,14 +36,8 @@ def load(path: str | os.PathLike[str], *, plain: bool = False) -> Any:
 
     Where a file holds more than tensors, numbers and words, as the official LEWEL release does (a
     NumPy number), DINO (its options) and OpenMMLab (the losses so far), there is a
-    :class:`StandIn` for each object of another class.
-
-    Args:
-        path: of the file.
-        plain: refuse such a file instead, for others will load it.
-
-    Raises:
-        UserError: if the file is missing, truncated, or a TorchScript archive.
+    :class:`StandIn` for each such object; ``plain`` refuses the file. Raises a UserError if it is
+    missing, truncated, or a TorchScript archive.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,10 +92,7 @@ def is_pickle(path: Path) -> bool:
 class StandIn:
     """An object in the place of one that is neither a tensor nor a plain container.
 
-    Its class is called like that of the object.
-
-    Attributes:
-        state: what the file says of the object, in most cases its attributes by name.
+    Its class is called like that of the object; ``state`` is in most cases its attributes by name.
     """
 
     state: object = None

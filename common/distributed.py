@@ -46,13 +46,7 @@ def start(device: str = "auto") -> World:
 
     torchrun and submitit tell the rank in RANK and WORLD_SIZE, a bare ``srun`` in SLURM_*.
     There is no process group at world size 1: SyncBatchNorm then is plain BatchNorm, on CPUs too.
-
-    Args:
-        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
-
-    Raises:
-        UserError: for ``cuda`` without a GPU, or fewer GPUs than processes on this node, or a
-            time-out that is no number.
+    Raises a UserError for ``cuda`` without a GPU, or fewer GPUs than processes on this node.
     """
     _adopt_srun()
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -87,35 +81,12 @@ def by_main(work: Callable[[], T]) -> T:
     return result
 
 
-def check_same_step(step: int, world: World) -> None:
-    """Raise in every process unless all of them resume at the same step.
-
-    Raises:
-        UserError: naming the steps, as when a node does not see the newest checkpoint yet.
-    """
-    if world.size == 1:
-        return
-    steps = torch.zeros(world.size, dtype=torch.int64, device=world.device)
-    steps[world.rank] = step
-    dist.all_reduce(steps)
-    if len(set(steps.tolist())) > 1:
-        raise UserError(
-            f"the processes would resume at different steps, {steps.tolist()}: do all nodes see "
-            "the same run folder? The same command tries again."
-        )
-
-
 def settle_buckets(parallel: nn.Module, loss: Callable[..., Tensor], *inputs: Tensor) -> None:
     """Two backward passes that change nothing but the order in which DDP sums gradients.
 
     DDP groups gradients anew after the first of its passes. With more than two processes that
     changes the order of sums, and a resumed run would differ from an uninterrupted one: call this
-    in every process, before the state is loaded.
-
-    Args:
-        parallel: a module in DistributedDataParallel.
-        loss: a scalar loss of what ``inputs`` are, through ``parallel``.
-        inputs: tensors of any values.
+    in every process, before the state is loaded. ``inputs`` of ``loss`` may have any values.
     """
     state, stream = copy.deepcopy(parallel.state_dict()), torch.get_rng_state()
     for _ in range(2):

@@ -17,13 +17,7 @@ log = logging.getLogger("locks")
 def take(path: Path, timeout_s: float = -1) -> BaseFileLock | None:
     """Take a lock that ends with the process at the latest; None where there are no locks.
 
-    Args:
-        path: the lock's file.
-        timeout_s: how long to wait for another process; -1 waits for ever.
-
-    Raises:
-        filelock.Timeout: if another process held it all the time.
-        OSError: if the file cannot be written.
+    Raises ``filelock.Timeout`` if another process holds it for ``timeout_s``; -1 waits for ever.
     """
     # A file instead of a lock, which filelock would make, would outlive a process that is killed.
     lock = FileLock(path, fallback_to_soft=False)

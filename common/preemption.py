@@ -44,10 +44,8 @@ class _Refused(BaseException):
 class Preemption:
     """The signals that a job was sent, and the answer to them; made by :func:`handle_signals`.
 
-    Args:
-        asked: the signal after which the job is to leave.
-        requeue: asks Slurm to start the job again, and ends this process; None outside Slurm, where
-            all processes just end.
+    ``asked`` is the signal after which the job is to leave. ``requeue`` asks Slurm to start it
+    again, and ends this process; it is None outside Slurm, where all processes just end.
     """
 
     def __init__(
@@ -89,10 +87,7 @@ class Preemption:
     def should_save(self) -> bool:
         """True if a checkpoint is to be saved now; every process asks once a step.
 
-        All of them get the same answer, a step after the first of them was told.
-
-        Raises:
-            SystemExit: if a later copy of this job has begun.
+        All get the same answer, a step after the first was told. SystemExit if a later copy began.
         """
         mine = self._mine()
         note = mine if self.world.size == 1 else self._exchange(mine)
@@ -207,11 +202,8 @@ def handle_signals() -> Iterator[Preemption]:
     """Handle signals within the block: in a job that submitit started on Slurm its own, else TERM.
 
     The signals were blocked from the job's first moment on, where
-    ``launch.slurm.hold_signals`` started it: one that came meanwhile is heard now.
-
-    Raises:
-        Exception: submitit's or the job's own, if the job may not be requeued any more.
-        SystemExit: outside Slurm, after SIGTERM.
+    ``launch.slurm.hold_signals`` started it: one that came meanwhile is heard now. If the job may
+    not be requeued any more, the error is submitit's.
     """
     asked: int = signal.SIGTERM
     on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

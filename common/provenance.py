@@ -46,13 +46,7 @@ def git_commit(root: Path = ROOT) -> str:
 
 
 def ran_on(device: torch.device, processes: int, dtype: torch.dtype | None) -> dict[str, str]:
-    """Columns of a row: ``versions``, ``device`` and ``precision``.
-
-    Args:
-        device: of this process.
-        processes: of the job.
-        dtype: of autocast; None for none.
-    """
+    """Columns of a row: ``versions``, ``device`` and ``precision`` (``dtype`` is autocast's)."""
     return {
         "versions": versions(),
         "device": device_name(device, processes),

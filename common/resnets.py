@@ -44,9 +44,7 @@ def resnet_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
 def architecture_of(shapes: Shapes, rename: Callable[[str], str] = str) -> str:
     """The ResNet that has exactly these tensors, BatchNorm's counters aside; "" if none has.
 
-    Args:
-        shapes: of the tensors.
-        rename: from torchvision's names to theirs.
+    ``rename`` turns torchvision's names into theirs.
     """
     for name in ARCHITECTURES:
         if not differing({rename(k): v for k, v in resnet_shapes(name).items()}, shapes):

@@ -21,26 +21,16 @@ log = logging.getLogger("checkpoints")
 
 
 class RunCheckpoints:
-    """The checkpoints in a run folder.
-
-    Args:
-        attempt: of the job that writes; a reader has no use for it.
-        stem: the beginning of their names.
-        suffix: the end of their names.
-    """
+    """The checkpoints in the folder of an attempt, by the beginning and the end of their names."""
 
     def __init__(self, attempt: Attempt, stem: str, suffix: str) -> None:
         self.attempt, self.folder = attempt, attempt.folder
         self.stem, self.suffix = stem, suffix
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the checkpoint of ``step`` and delete all but the newest; for the main process.
+        """Write the checkpoint of ``step`` and delete old ones; the newest. For the main process.
 
-        Returns:
-            The newest checkpoint.
-
-        Raises:
-            SystemExit: if a later copy of this job has begun.
+        SystemExit if a later copy of this job has begun.
         """
         self.attempt.require_newest()
         checkpoints.save(self._path(self.attempt.number, step), state)
@@ -52,13 +42,9 @@ class RunCheckpoints:
     def load(
         self, world: World, read: Callable[[Path], Any] = checkpoints.load
     ) -> tuple[Path, Any] | None:
-        """Load the newest checkpoint that the main process can read, in every process.
+        """The newest checkpoint that the main process can read, and its content, in every process.
 
-        Returns:
-            Its file and its content; None if there is no checkpoint.
-
-        Raises:
-            UserError: if there are checkpoints, and none of them can be read.
+        None if there is no checkpoint; a UserError if there are some, and none can be read.
         """
         found: list[tuple[Path, Any]] = []
 

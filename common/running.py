@@ -24,14 +24,7 @@ Config = TypeVar("Config", bound=Any)  # a configuration that names weights
 
 @dataclass(frozen=True)
 class Run:
-    """A run, in one of the processes of its job.
-
-    Attributes:
-        folder: the run folder.
-        world: this process among the others.
-        attempt: the copy of the job that this is.
-        preemption: the cluster's signals, and the answer to them.
-    """
+    """A run, in one of the processes of its job."""
 
     folder: Path
     world: World
@@ -42,9 +35,6 @@ class Run:
         """The configuration with the SHA-256 of its weights, which the folder keeps.
 
         Every process of the job calls this; the main one reads the file.
-
-        Raises:
-            UserError: in every process, if the weights are not there, or are not this run's.
         """
 
         def settle() -> Config:
@@ -67,15 +57,8 @@ def running(
 ) -> Iterator[Run]:
     """Make ``folder`` this job's, log into it, and join the other processes until the block ends.
 
-    Args:
-        folder: the run folder; made if need be.
-        identity: what makes the run this one.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        config: the whole configuration, kept as ``config.json``.
-
-    Raises:
-        UserError: in every process, if the folder holds another run, another job is running in
-            it, or the device is not there.
+    ``identity`` makes the run this one; ``config`` is kept as ``config.json``. Raises a UserError
+    in every process if the folder holds another run, or another job is running in it.
     """
     runs.check_same(folder, identity)
     with (

@@ -125,15 +125,14 @@ def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
     """For ``--fresh``: put an earlier run aside, and delete it once the block has ended.
 
     If the block raises before the new run wrote anything of its own, the earlier one is back.
-
-    Raises:
-        UserError: if a job that is running holds the folder.
     """
     aside = folder.with_name(f".{folder.name}.old")
     if not wanted or not folder.exists():
         yield
         return
-    require_free(folder)
+    lock = hold(folder)
+    if lock is not None:
+        lock.release()
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     try:
@@ -149,10 +148,8 @@ def hold(folder: Path) -> BaseFileLock | None:
     """Take the folder for this job, until the lock is released or the process ends.
 
     A job that Slurm starts anew takes the folder over from its first copy, which may still run on
-    a node that was lost. Where the file system knows no locks, nothing is held: None.
-
-    Raises:
-        UserError: if another job that is running holds it, or it cannot be written.
+    a node that was lost. Where the file system knows no locks, nothing is held: None. A UserError
+    if another running job holds the folder, or it cannot be written.
     """
     path = folder / LOCK
     try:
@@ -170,13 +167,6 @@ def hold(folder: Path) -> BaseFileLock | None:
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error
-
-
-def require_free(folder: Path) -> None:
-    """Make the folder, and raise a UserError if it cannot be written or a running job holds it."""
-    lock = hold(folder)
-    if lock is not None:
-        lock.release()
 
 
 def unwritable(folder: Path, error: OSError) -> UserError:

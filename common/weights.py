@@ -52,11 +52,7 @@ class Weights:
         return {"weights": self.name, "weights_sha256": self.sha256}
 
     def settled(self) -> "Weights":
-        """The same with the SHA-256 of the file, which must be there by now.
-
-        Raises:
-            UserError: if it is not, or is another file than the one whose SHA-256 is known.
-        """
+        """The same with the SHA-256 of the file, which must be there by now, and the one known."""
         if not self.path:
             return self
         if not os.path.isfile(self.path):

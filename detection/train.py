@@ -142,7 +142,6 @@ def _fit(config: TransferConfig, cfg: Any, kind: Kind, run: Run) -> dict[str, An
         cfg.SOLVER.IMS_PER_BATCH,
         cfg.SOLVER.BASE_LR,
     )
-    distributed.check_same_step(start, world)
     if start < cfg.SOLVER.MAX_ITER:
         _train(trainer, start, cfg, run)
     if world.is_main:

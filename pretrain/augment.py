@@ -20,12 +20,7 @@ ViewTransform = Callable[[Image.Image], Tensor]
 
 
 class RandomViews:
-    """One tensor for each of some random transforms.
-
-    Args:
-        view_transforms: one for each view.
-        seed: of the run.
-    """
+    """One tensor for each of some random transforms."""
 
     def __init__(self, view_transforms: tuple[ViewTransform, ...], seed: int) -> None:
         self.transforms, self.seed = view_transforms, seed
@@ -65,10 +60,7 @@ def _normalised() -> list[Callable[..., Tensor]]:
 def byol_view(image_size: int, blur: float, solarize: float) -> transforms.Compose:
     """A view of BYOL (arXiv 2006.07733, appendix B), crops of at least 0.2 as in LEWEL's release.
 
-    Args:
-        image_size: side of the view in pixels.
-        blur: probability of the Gaussian blur.
-        solarize: probability of solarization, which inverts values of 128 and above.
+    ``blur`` and ``solarize`` are probabilities; solarization inverts values of 128 and above.
     """
     return transforms.Compose(
         [

@@ -7,12 +7,7 @@ from torch import Tensor, nn
 
 
 def norm_class(norm: str, dim: int) -> type[nn.Module]:
-    """The norm layer of a network: synchronised for ``syncbn``, otherwise plain BatchNorm.
-
-    Args:
-        norm: ``eman``, ``shufflebn`` or ``syncbn``.
-        dim: 1 for inputs (b, c, n), 2 for inputs (b, c, h, w).
-    """
+    """The norm layer for inputs (b, c, n), with ``dim`` 1, or (b, c, h, w), with 2."""
     if norm == "syncbn":
         return nn.SyncBatchNorm
     if norm in ("eman", "shufflebn"):

@@ -38,11 +38,9 @@ def gather(share: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes, in their order, where each may have another number of them.
+    """The rows (n, ...) of all processes, in their order; each may have another number of them.
 
-    Args:
-        rows: (n, ...). A process without a row need not know the width: its tensor may have any
-            trailing shape.
+    The tensor of a process without a row may have any trailing shape.
     """
     counts, widths = zip(*of_all_processes((len(rows), rows.shape[1:])), strict=True)
     width = next((width for n, width in zip(counts, widths, strict=True) if n), rows.shape[1:])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from pretrain.method import Method, Norm
 
 CHECKPOINT = "checkpoint.pth.tar"  # a link to the newest one
 
-_HOW = {"identity": False}  # of the computation, not of the run's identity
+HOW = {"identity": False}  # of the computation, not of the run's identity
 _OF_SOME = {"of_some_methods": True}
 _COUNTS = ("epochs", "batch_size", "image_size", "proj_dim", "hidden_dim", "neck_layers", "heads")
 _RANGES: dict[str, tuple[str, ...]] = {
@@ -27,14 +27,54 @@ _RANGES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class TrainingConfig:
+    """The options of all that trains here.
+
+    Attributes:
+        data: Folder with train/<class>/<image> in it, WebDataset shards (a folder of .tar files
+            or a pattern such as train-{000..146}.tar), or "demo" for the embedded set. Default:
+            the environment variable IMAGENET_DIR.
+        seed: Seed of weights, order, views, and of a subset that is drawn.
+        workers: Data-loader processes of each process.
+        amp: Mixed precision: auto is bf16 where the GPU has it, else fp16; off on CPUs.
+        device: auto (GPUs where there are), cpu or cuda.
+        log_every: Steps between two lines of metrics.jsonl.
+    """
+
+    data: str | None = None
+    seed: int = 0
+    workers: int = field(default=8, metadata=HOW)
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=HOW)
+    log_every: int = field(default=10, metadata=HOW)
+
+    def located(self) -> str:
+        """The absolute place of the training images, or ``demo``."""
+        return DEMO if self.data == DEMO else str(locate(self.data))
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make it this run and not another."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.metadata.get("identity", True)
+        }
+
+    def digits(self, named: Collection[str], default: Mapping[str, Any]) -> str:
+        """A hash of what was chosen beside the fields that a run's name says.
+
+        Fields at their default do not count, so that a new one leaves old names as they were.
+        """
+        rest = {k: v for k, v in self.identity().items() if k not in named}
+        return short_hash({k: v for k, v in rest.items() if v != default.get(k)})
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
     """A pre-training run. What is left out comes from the method's published recipe.
 
     Attributes:
         method: lewel_b, byol, lewel_m or moco_v2.
-        data: Folder with train/<class>/<image> in it, WebDataset shards (a folder of .tar files
-            or a pattern such as train-{000..146}.tar), or "demo" for the embedded set. Default:
-            the environment variable IMAGENET_DIR.
         val_data: Validation images for the kNN monitor, likewise. Default: val/ beside train/.
         norm: eman (BN, and a target with averaged statistics), syncbn, or for methods with a
             queue shufflebn. Default: the method's own.
@@ -57,11 +97,6 @@ class PretrainConfig:
         loss_weight: LEWEL: weight of the global branch; the aligned one has the rest.
         queue_size: MoCo and LEWEL_M: negatives.
         temperature: MoCo and LEWEL_M: of InfoNCE.
-        seed: Seed of weights, order and views.
-        workers: Data-loader processes of each process.
-        amp: Mixed precision: auto is bf16 where the GPU has it, else fp16; off on CPUs.
-        device: auto (GPUs where there are), cpu or cuda.
-        log_every: Steps between two lines of metrics.jsonl.
         checkpoint_min: Minutes between checkpoints inside an epoch; each epoch ends with one.
         knn_every: Epochs between kNN evaluations of the backbone, and before the first and after
             the last; 0 for none.
@@ -69,8 +104,7 @@ class PretrainConfig:
     """
 
     method: str = "lewel_b"
-    data: str | None = None
-    val_data: str | None = field(default=None, metadata=_HOW)
+    val_data: str | None = field(default=None, metadata=HOW)
     norm: Norm | None = None
     epochs: int = 200
     batch_size: int | None = None
@@ -89,21 +123,12 @@ class PretrainConfig:
     loss_weight: float | None = field(default=None, metadata=_OF_SOME)
     queue_size: int | None = field(default=None, metadata=_OF_SOME)
     temperature: float | None = field(default=None, metadata=_OF_SOME)
-    seed: int = 0
-    workers: int = field(default=8, metadata=_HOW)
-    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_HOW)
-    log_every: int = field(default=10, metadata=_HOW)
-    checkpoint_min: float = field(default=15.0, metadata=_HOW)
-    knn_every: int = field(default=10, metadata=_HOW)
-    knn_images: int = field(default=200_000, metadata=_HOW)
+    checkpoint_min: float = field(default=15.0, metadata=HOW)
+    knn_every: int = field(default=10, metadata=HOW)
+    knn_images: int = field(default=200_000, metadata=HOW)
 
     def resolve(self) -> "ResolvedConfig":
-        """The same with every field filled in from the method's recipe, and checked.
-
-        Raises:
-            UserError: naming the field that is wrong.
-        """
+        """The same with every field filled in from the method's recipe, and checked."""
         method = methods.find(self.method)
         norm = self.norm or method.recipes[0].norm
         self._check_method(method, norm)
@@ -114,7 +139,7 @@ class PretrainConfig:
         default = {"batch_size": batch_size} | chosen._defaults(batch_size)
         fields = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)}
         fields |= {k: v for k, v in default.items() if fields[k] is None}
-        fields["data"] = DEMO if self.data == DEMO else str(locate(self.data))
+        fields["data"] = self.located()
         if self.val_data not in (None, DEMO):
             fields["val_data"] = str(locate(self.val_data, "val", "--val-data"))
         resolved = ResolvedConfig(**fields)
@@ -169,15 +194,7 @@ class PretrainConfig:
 def check_ranges(
     values: Mapping[str, float | None], ranges: Mapping[str, tuple[str, ...]] = _RANGES
 ) -> None:
-    """Raise for a value out of its range; None is none.
-
-    Args:
-        values: by the names of their fields.
-        ranges: names of fields by the words for their range.
-
-    Raises:
-        UserError: naming the option.
-    """
+    """Raise a UserError for a value, by its field's name, out of its range; None is none."""
     for words, names in ranges.items():
         for name in names:
             value = values[name]
@@ -222,14 +239,6 @@ class ResolvedConfig(PretrainConfig):
     queue_size: int = 0
     temperature: float = 0.0
 
-    def identity(self) -> dict[str, Any]:
-        """The fields that make it this run and not another."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.metadata.get("identity", True)
-        }
-
     def unpublished(self) -> str:
         """Differences from the run with the published figures of this method; "" if none."""
         assert self.norm is not None
@@ -244,16 +253,12 @@ class ResolvedConfig(PretrainConfig):
     def run_name(self) -> str:
         """The run folder's name: its main fields, and a hash of what else was chosen.
 
-        Fields at their default do not count, so that a new one leaves old names as they were. The
-        default of those that old runs' identity does not say is what these runs did.
+        The default of fields that old runs' identity does not say is what these runs did.
         """
         named = ("method", "norm", "epochs", "batch_size", "lr", "seed", "backbone")
         default = {f.name: f.default for f in dataclasses.fields(PretrainConfig)}
         default |= self._defaults(self.batch_size) | UNSAID
-        chosen = {
-            k: v for k, v in self.identity().items() if k not in named and v != default.get(k)
-        }
         return (
             f"{self.method}-{self.norm}-{self.backbone}-e{self.epochs}-b{self.batch_size}"
-            f"-lr{self.lr:g}-s{self.seed}-{short_hash(chosen)}"
+            f"-lr{self.lr:g}-s{self.seed}-{self.digits(named, default)}"
         )

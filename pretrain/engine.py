@@ -44,54 +44,31 @@ log = logging.getLogger("pretrain")
 
 @dataclass
 class Progress:
-    """The progress of a run; the same in all processes.
+    """The progress of a run; the same in all processes."""
 
-    Attributes:
-        step: steps taken.
-        loss: mean loss of the last whole epoch.
-        seconds: time spent, over all attempts.
-        unreadable: images that could not be read, up to the last whole epoch.
-        validated: whole epochs before the last validation; -1 before there is one.
-    """
-
-    step: int = 0
-    loss: float = math.nan
-    seconds: float = 0.0
-    unreadable: int = 0
-    validated: int = -1
+    step: int = 0  # steps taken
+    loss: float = math.nan  # mean of the last whole epoch
+    seconds: float = 0.0  # of all attempts
+    unreadable: int = 0  # images, up to the last whole epoch
+    validated: int = -1  # whole epochs before the last validation; -1 before there is one
 
 
 class Task(ABC):
-    """The training of one model on one set of images; every process has one.
-
-    Attributes:
-        config: the whole configuration.
-        world: this process.
-        title: name of the training in the log.
-        images: description of the images in the log.
-        source: the training images.
-        views: makes the training views of an image.
-        model: the network that is trained and kept in checkpoints; on the process's device.
-        optimizer: of its parameters; a group's ``rate`` names its learning rate, ``lr`` if absent.
-        scaler: of the loss, for float16.
-        dtype: of autocast; None for float32.
-        progress: with what the task's validations found.
-        checkpoint_min: minutes between checkpoints inside an epoch.
-    """
+    """The training of one model on one set of images; every process has one."""
 
     suffix: ClassVar[str]  # of the checkpoints' names
     accuracy: ClassVar[str]  # of a validation, in its row
     epoch_rows: ClassVar[bool]  # whether an epoch's mean loss has a row of its own
 
     config: ResolvedConfig | ClassifierConfig
-    title: str
-    images: str
-    source: ImageSource
+    title: str  # of the training, in the log
+    images: str  # in the log
+    source: ImageSource  # of the training
     views: RandomViews
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    model: nn.Module  # that is trained and kept in checkpoints; on the process's device
+    optimizer: torch.optim.Optimizer  # a group's ``rate`` names its learning rate, else ``lr``
     progress: Progress
-    checkpoint_min: float = math.inf
+    checkpoint_min: float = math.inf  # minutes between checkpoints inside an epoch
 
     def __init__(self, world: World, dtype: torch.dtype | None) -> None:
         self.world, self.dtype = world, dtype
@@ -107,11 +84,7 @@ class Task(ABC):
     ) -> nn.Module:
         """The module in DistributedDataParallel, which gives all rank 0's buffers; alone, itself.
 
-        Args:
-            loss: a scalar of the wrapped module and ``inputs``; see
-                :func:`common.distributed.settle_buckets`.
-            module: on the process's device.
-            inputs: tensors of any values.
+        ``loss`` is a scalar of the wrapped module and ``inputs``, which may have any values.
         """
         if self.world.size == 1:
             return module
@@ -160,15 +133,7 @@ def train(
 ) -> dict[str, Any]:
     """Train to the last epoch, from the folder's newest checkpoint if it has one.
 
-    Every process of the job calls this with the same arguments.
-
-    Args:
-        make: makes the task of this process.
-        config: a resolved configuration.
-        folder: the run folder: log, checkpoints, metrics.
-
-    Returns:
-        The final metrics, as written to ``metrics.json``.
+    Every process of the job calls this. Returns the metrics, as written to ``metrics.json``.
 
     Raises:
         UserError: if the folder holds another run, the batch does not split over the processes,
@@ -207,7 +172,6 @@ class Engine:
         found = self.checkpoints.load(self.world)
         if found is not None:
             self._restore(found[1])
-        distributed.check_same_step(self.task.progress.step, self.world)
         if self.world.is_main:
             self.checkpoints.tidy(found[0] if found else None)
             if found is not None:  # the job may have been killed before it did
@@ -245,7 +209,9 @@ class Engine:
         # Before the first step, or after a resume where it was cut short.
         due = first % per_epoch == 0 and task.progress.validated < first // per_epoch
         if due and self.world.is_main:
-            drop(self.folder / "metrics.jsonl", lambda row: self._is_validation(row, first - 1))
+            cut = first - 1
+            rows = self.folder / "metrics.jsonl"
+            drop(rows, lambda row: task.accuracy in row and row["step"] == cut)
         self.reporter = Reporter(
             self.folder, first, self.batches.total_steps, config.batch_size, self.world
         )
@@ -280,11 +246,7 @@ class Engine:
         return self._finish()
 
     def step(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """Take one step on this process's share of a batch.
-
-        Returns:
-            The loss, detached, and the beginning of the step's row.
-        """
+        """Take a step on this process's share of a batch; its loss and the beginning of its row."""
         task = self.task
         rates = task.rates(step)
         for group in task.optimizer.param_groups:
@@ -298,11 +260,7 @@ class Engine:
         return loss.detach(), row
 
     def _log(self, row: dict[str, Any], loss: Tensor) -> bool:
-        """Write a line with the processes' mean losses; True if a checkpoint is due by the clock.
-
-        Raises:
-            UserError: if a loss since the line before was not finite.
-        """
+        """Write a line of mean losses; True if a checkpoint is due by the clock."""
         named = {"loss": loss, **self.task.measures()}
         waited = time.monotonic() - self._saved_at
         due = self.world.is_main and waited >= 60 * self.task.checkpoint_min
@@ -349,9 +307,6 @@ class Engine:
             if epochs:
                 self._save(step + 1)
         self.reporter.pause()
-
-    def _is_validation(self, row: dict[str, Any], step: int) -> bool:
-        return self.task.accuracy in row and row["step"] == step
 
     def _save(self, steps: int) -> None:
         task = self.task
@@ -400,13 +355,7 @@ class Engine:
 
 
 class Sums:
-    """One process's sums over an epoch, which stay on its device, and its random streams.
-
-    Attributes:
-        loss: sum of the steps' losses, float64.
-        skipped: images that could not be read.
-        first_bad: the first step whose loss was not finite, or -1.
-    """
+    """One process's sums over an epoch, which stay on its device, and its random streams."""
 
     def __init__(self, world: World) -> None:
         self.world = world

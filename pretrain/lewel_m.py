@@ -9,26 +9,11 @@ import torch
 from torch import Tensor
 
 from pretrain.lewel import Encoder
-from pretrain.moco import encode_shuffled, enqueue, info_nce, new_queue
-from pretrain.selfsupervised import SelfSupervised
+from pretrain.moco import Contrastive, enqueue, info_nce, new_queue
 
 
-class LEWELM(SelfSupervised):
-    """LEWEL's encoder twice, and a queue for each branch.
-
-    Args:
-        backbone: name of a torchvision ResNet.
-        norm: ``eman`` or ``shufflebn``.
-        proj_dim: dimension of the embeddings.
-        hidden_dim: width of the neck's MLPs.
-        neck_layers: layers of these MLPs.
-        heads: groups of features and alignment maps.
-        scale: temperature of the alignment maps.
-        loss_weight: weight of the global branch; the aligned one has the rest.
-        queue_size: negatives of each branch.
-        temperature: of InfoNCE.
-        base_momentum: the target's momentum, at all steps.
-    """
+class LEWELM(Contrastive):
+    """LEWEL's encoder twice, and a queue for each branch; arguments as for LEWEL and MoCo."""
 
     queue: Tensor
     queue_ptr: Tensor
@@ -62,18 +47,10 @@ class LEWELM(SelfSupervised):
         """The online and the target network."""
         return self.online_net, self.target_net
 
-    def momentum(self, step: int, total_steps: int) -> float:
-        """The same at all steps."""
-        return self.base_momentum
-
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """InfoNCE of both branches, the first view with the second; each view (b, 3, h, w)."""
         z, aligned = self.online_net(view1)
-        with torch.no_grad():
-            if self.norm == "eman":
-                key, aligned_key = self.target_net(view2)
-            else:
-                key, aligned_key = encode_shuffled(self.target_net, view2)
+        key, aligned_key = self.keys(view2)
         z, key = z.flatten(1), key.flatten(1)
         global_loss = info_nce(z, key, self.queue.clone(), self.temperature)
         aligned_loss = info_nce(

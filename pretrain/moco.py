@@ -17,16 +17,25 @@ from pretrain.collectives import gather
 from pretrain.selfsupervised import SelfSupervised, unit
 
 
-class MoCo(SelfSupervised):
+class Contrastive(SelfSupervised):
+    """A method with a queue of keys: the target encodes them, and its momentum never changes."""
+
+    def momentum(self, step: int, total_steps: int) -> float:
+        """``base_momentum`` at all steps."""
+        return self.base_momentum
+
+    def keys(self, view: Tensor) -> tuple[Tensor, ...]:
+        """The target's outputs, under ``shufflebn`` its BatchNorm over shuffled images."""
+        with torch.no_grad():
+            target = self.networks()[1]
+            return _as_tuple(target(view)) if self.norm == "eman" else encode_shuffled(target, view)
+
+
+class MoCo(Contrastive):
     """Query and key encoder and a queue of keys; tensors are named as in MoCo's release.
 
-    Args:
-        backbone: name of a torchvision ResNet.
-        norm: ``shufflebn`` (the key encoder's BatchNorm over shuffled images) or ``eman``.
-        proj_dim: dimension of the embeddings.
-        queue_size: negatives.
-        temperature: of InfoNCE.
-        base_momentum: the key encoder's momentum, at all steps.
+    ``norm`` is ``shufflebn`` (the key encoder's BatchNorm over shuffled images) or ``eman``;
+    ``base_momentum`` holds at all steps.
     """
 
     queue: Tensor
@@ -56,10 +65,6 @@ class MoCo(SelfSupervised):
         """The query and the key encoder."""
         return self.encoder_q, self.encoder_k
 
-    def momentum(self, step: int, total_steps: int) -> float:
-        """The same at all steps."""
-        return self.base_momentum
-
     def backbone(self) -> nn.Module:
         """Images (b, 3, h, w) -> the query encoder's feature maps (b, c, h / 32, w / 32)."""
         parts = self.encoder_q.named_children()
@@ -68,11 +73,7 @@ class MoCo(SelfSupervised):
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """InfoNCE of the first view's embeddings with the second's; each view (b, 3, h, w)."""
         query = self.encoder_q(view1)
-        with torch.no_grad():
-            if self.norm == "eman":
-                key = self.encoder_k(view2)
-            else:
-                (key,) = encode_shuffled(self.encoder_k, view2)
+        (key,) = self.keys(view2)
         loss = info_nce(query, key, self.queue.clone(), self.temperature)
         enqueue(self.queue, self.queue_ptr, key)
         self.embedding = query.detach()
@@ -81,13 +82,9 @@ class MoCo(SelfSupervised):
 
 
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of each query with its key as the positive and the queue as negatives.
+    """InfoNCE of each query (n, dim) with its key as the positive and the queue as negatives.
 
-    Args:
-        query: (n, dim).
-        key: (n, dim), without gradient.
-        queue: (dim, k), of unit length.
-        temperature: divides the cosines.
+    Keys (n, dim) are without gradient; those in the queue (dim, k) are of unit length.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = unit(query), unit(key)

@@ -13,12 +13,8 @@ log = logging.getLogger("pretrain")
 def autocast_dtype(amp: str, world: World) -> torch.dtype | None:
     """The type of the forward pass's matrix products, the same in all processes; None for float32.
 
-    A scaled gradient of float16 must not meet one of bfloat16 in their sum.
-
-    Args:
-        amp: ``auto`` is bfloat16 where every process's GPU has it, float16 if one is older, off on
-            CPUs; ``bf16``, ``fp16`` and ``off`` are themselves, except that CPUs never use fp16.
-        world: this process; all call this together.
+    ``auto`` is bfloat16 where every process's GPU has it, float16 if one is older, for a scaled
+    gradient of float16 must not meet one of bfloat16 in their sum. CPUs never use float16.
     """
     if amp == "off" or (world.device.type == "cpu" and amp != "bf16"):
         return None

@@ -18,15 +18,7 @@ T = TypeVar("T")
 
 
 class Reporter:
-    """metrics.jsonl, TensorBoard and log lines, of the main process only.
-
-    Args:
-        folder: the run folder.
-        step: the step that comes next.
-        total_steps: steps of the whole training.
-        batch_size: images per step over all processes.
-        world: this process.
-    """
+    """metrics.jsonl, TensorBoard and log lines, of the main process only; ``step`` comes next."""
 
     def __init__(
         self, folder: Path, step: int, total_steps: int, batch_size: int, world: World

@@ -1,5 +1,6 @@
 """Running a function in several gloo processes."""
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -16,7 +17,10 @@ def in_processes(function: Callable[..., None], *arguments: Any, size: int = 2) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_enter, (size, port, function, arguments), nprocs=size)
+    # Forks of a server that has imported torch, once for all tests.
+    multiprocessing.set_forkserver_preload(["pretrain.train", "pretrain.evaluation.classifier"])
+    given = dict(os.environ), size, port, function, arguments
+    mp.start_processes(_enter, given, nprocs=size, start_method="forkserver")
 
 
 def gloos_threads() -> int:
@@ -25,8 +29,17 @@ def gloos_threads() -> int:
     return sum("gloo" in name for name in names)
 
 
-def _enter(rank: int, size: int, port: int, function: Callable[..., None], arguments: Any) -> None:
+def _enter(
+    rank: int,
+    environment: dict[str, str],
+    size: int,
+    port: int,
+    function: Callable[..., None],
+    arguments: Any,
+) -> None:
+    os.environ.clear()  # the server's
     os.environ.update(
+        environment,
         RANK=str(rank),
         WORLD_SIZE=str(size),
         LOCAL_RANK=str(rank),

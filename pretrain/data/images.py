@@ -45,11 +45,9 @@ class Batch(NamedTuple):
     """One step's images of one process.
 
     Attributes:
-        views: tensors (b, 3, s, s), one for each view; none at all where an evaluation could
-            read no image of the batch.
+        views: tensors (b, 3, s, s), one for each view; none where no image of them could be read.
         labels: class indices (b,), int64.
-        skipped: images that could not be read: a training put others in their places, an
-            evaluation left them out.
+        skipped: images that could not be read; a training put others in their places.
     """
 
     views: tuple[Tensor, ...]
@@ -107,11 +105,7 @@ class ImageSource:
     ) -> Iterable[Batch]:
         """One batch for each step from ``order.start`` to the end; unreadable images replaced.
 
-        Args:
-            views: makes the views of an image; called in the workers.
-            order: which images of which epoch each batch has; of shards, in blocks.
-            workers: processes that load; 0 loads in this one.
-            pin_memory: whether batches lie in page-locked memory, for faster copies to a GPU.
+        ``views`` is called in the workers; 0 of them load in this process. Shards come in blocks.
         """
         if order.rank == 0 and self.stamps:
             self._warn_if_sorted()
@@ -132,10 +126,7 @@ class ImageSource:
     def load(self, indices: Sequence[int]) -> Iterator[Image.Image | None]:
         """The images at ``indices`` as RGB; None for each that cannot be read.
 
-        Neighbours in a shard are read at once.
-
-        Raises:
-            UserError: if a shard is no longer what it was when its headers were read.
+        Neighbours in a shard are read at once. A UserError if a shard has changed meanwhile.
         """
         file, begin, size = self.parts[np.asarray(indices, dtype=np.int64)].T
         end = begin + size
@@ -186,11 +177,7 @@ class TrainingImages(Dataset[Sample]):
         self.source, self.views = source, views
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample]:
-        """The samples of a batch.
-
-        Raises:
-            UserError: if no image at all can be read.
-        """
+        """The samples of a batch; a UserError if no image at all can be read."""
         images = self.source.load([index for _, index in keys])
         return [self._sample(*key, image) for key, image in zip(keys, images, strict=True)]
 
@@ -232,8 +219,7 @@ class EvaluationImages(Dataset[Sample]):
 def from_folder(folder: Path) -> ImageSource:
     """Images of class folders in torchvision's order: sorted classes, sorted files in each.
 
-    Raises:
-        FileNotFoundError: if there is no class folder.
+    FileNotFoundError if there is no class folder.
     """
     found = ImageFolder(folder, allow_empty=True)
     files = [path for path, _ in found.samples]
@@ -249,16 +235,10 @@ def from_folder(folder: Path) -> ImageSource:
 
 
 def from_shards(shards: Sequence[Path]) -> ImageSource:
-    """Images of shards, in the order of the shards and of their members.
+    """Images of tar files, in the order of the shards and of their members.
 
     They should have been shuffled when they were written, as is usual: a training has neighbours
-    in the same batch.
-
-    Args:
-        shards: tar files; a ``classes.txt`` beside the first may name the classes, one a line.
-
-    Raises:
-        UserError: as :func:`pretrain.data.shards.read_index`; if classes lack a name.
+    in the same batch. A ``classes.txt`` beside the first may name the classes, one a line.
     """
     contents = read_index(shards)
     labels = [label for part in contents for label in part.labels]

@@ -18,18 +18,10 @@ Split = Literal["train", "val"]
 
 
 def open_images(data: str | None, split: Split = "train", option: str = "--data") -> "ImageSource":
-    """The images of a split.
+    """The images of a split; ``data`` as for :func:`locate`, given with ``option``.
 
     Looks at every file's name, or the first time at the headers of every shard, which takes a
     while on ImageNet.
-
-    Args:
-        data: as for :func:`locate`.
-        split: ``train`` or ``val``.
-        option: what the user gave ``data`` with, for error messages.
-
-    Raises:
-        UserError: if there are no such images, or a shard is not as it should be.
     """
     from pretrain.data import images
 
@@ -43,13 +35,6 @@ def open_validation(data: str | None, val_data: str | None) -> "ImageSource | No
 
     Beside means: in ``val/`` next to ``train/``, or shards named ``*val*`` in the folder of the
     training shards. None if there are neither.
-
-    Args:
-        data: what the training images were opened from.
-        val_data: as for :func:`locate`; None to look beside ``data``.
-
-    Raises:
-        UserError: as :func:`open_images`.
     """
     if val_data is not None:
         return open_images(val_data, "val", "--val-data")
@@ -67,7 +52,7 @@ def open_validation(data: str | None, val_data: str | None) -> "ImageSource | No
 
 
 def locate(data: str | None, split: Split = "train", option: str = "--data") -> Path:
-    """The folder of a split's images or shards, or the pattern of its shards.
+    """The absolute folder of a split's images or shards, or pattern of its shards.
 
     Args:
         data: a folder of classes; a folder of shards, named ``*train*.tar`` and ``*val*.tar`` if
@@ -76,12 +61,6 @@ def locate(data: str | None, split: Split = "train", option: str = "--data") -> 
             for the embedded set; None for the environment variable ``IMAGENET_DIR``.
         split: ``train`` or ``val``.
         option: what the user gave ``data`` with, for error messages.
-
-    Returns:
-        An absolute path that means the same as ``data`` to this function.
-
-    Raises:
-        UserError: if there is no such folder, no image or shard in it, or a shard is missing.
     """
     if data == DEMO:
         return demo.ensure() / "imagenet" / split
@@ -171,11 +150,7 @@ def _split_of(shard: Path) -> Split | None:
 
 
 def check_enough(images: int, data: str, batch_size: int) -> None:
-    """Raise unless there is at least one batch of images.
-
-    Raises:
-        UserError: naming both numbers.
-    """
+    """Raise a UserError unless there is at least one batch of images."""
     if images < batch_size:
         raise UserError(
             f"--data {data} has {images} images, fewer than --batch-size {batch_size}; choose a "

@@ -26,21 +26,13 @@ BLOCK = 512  # bytes, of a tar file
 
 
 class Contents(NamedTuple):
-    """The images of one shard, in the order of its members.
+    """The images of one shard, in the order of its members."""
 
-    Attributes:
-        stamp: size in bytes and time in nanoseconds of the shard.
-        keys: what WebDataset calls them: the member's path up to the first dot of its name.
-        labels: class index of each.
-        offsets: bytes before each one in the shard.
-        sizes: of each in bytes.
-    """
-
-    stamp: tuple[int, int]
-    keys: list[str]
+    stamp: tuple[int, int]  # size in bytes and time in nanoseconds of the shard
+    keys: list[str]  # WebDataset's: the member's path up to the first dot of its name
     labels: list[int]
-    offsets: list[int]
-    sizes: list[int]
+    offsets: list[int]  # in bytes
+    sizes: list[int]  # in bytes
 
 
 class Member(NamedTuple):
@@ -54,13 +46,7 @@ class Member(NamedTuple):
 
 
 def read_index(shards: Sequence[Path]) -> list[Contents]:
-    """The contents of each shard, from the cache if the shards are the same as then.
-
-    Shards are the same if their paths, sizes and times are (:mod:`common.cache`).
-
-    Raises:
-        UserError: if a shard is missing, cut short, or has no images or an image without a class.
-    """
+    """The contents of each shard, cached for as long as its path, size and time are the same."""
     try:
         facts = [LAYOUT, [file_facts(shard) for shard in shards]]
     except OSError as error:
@@ -79,11 +65,7 @@ def _scan_all(shards: Sequence[Path]) -> list[Contents]:
 
 
 def scan(shard: Path) -> Contents:
-    """The images of a shard: reads headers and class members, skips over everything else.
-
-    Raises:
-        UserError: if it is cut short, or has no image, an image without a class, or a name twice.
-    """
+    """The images of a shard: reads headers and class members, skips over everything else."""
     try:
         stat = shard.stat()
         members = list(_members(shard))
@@ -149,11 +131,7 @@ def _label(shard: Path, key: str, sample: dict[str, Member]) -> int:
 
 
 def class_names(folder: Path, classes: int) -> list[str]:
-    """A line of ``classes.txt`` for each class; their numbers if there is no such file.
-
-    Raises:
-        UserError: if classes lack a name.
-    """
+    """A line of ``classes.txt`` for each class; their numbers if there is no such file."""
     file = folder / "classes.txt"
     if not file.is_file():
         return [str(label) for label in range(classes)]

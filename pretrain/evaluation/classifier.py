@@ -30,17 +30,10 @@ def classify(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
 
 
 class Classifier(nn.Module):
-    """Images (b, 3, h, w) -> logits (b, classes).
+    """Images (b, 3, h, w) -> logits (b, classes); ``backbone`` gives features (b, dim).
 
     A frozen backbone stays in eval mode and has no gradients. The classifier itself is always in
-    the parameters' own precision; autocast is for the backbone.
-
-    Args:
-        backbone: images -> features (b, dim).
-        dim: features of the backbone.
-        classes: number of classes.
-        frozen: train the classifier alone.
-        dtype: of the backbone's autocast; None for none.
+    the parameters' own precision; autocast to ``dtype`` is for the backbone.
     """
 
     def __init__(
@@ -78,11 +71,7 @@ class Classifier(nn.Module):
 
 
 def load_backbone(weights: Weights) -> nn.Module:
-    """The ResNet of a checkpoint, or with PyTorch's random weights; images -> features (b, c).
-
-    Raises:
-        UserError: if the checkpoint cannot be read.
-    """
+    """The ResNet of a checkpoint, or with random weights; images -> features (b, c)."""
     if weights.path:
         return build_resnet(read_backbone(weights.path))
     resnet = torchvision.models.get_model(weights.architecture)
@@ -98,18 +87,11 @@ def feature_dim(architecture: str) -> int:
 
 @dataclass
 class Progress(engine.Progress):
-    """The engine's, and the last validation.
+    """The engine's, and counts of the last validation's images."""
 
-    Attributes:
-        top1: validation images whose class was guessed first.
-        top5: likewise, among the first five guesses.
-        evaluated: validation images that were read.
-        unreadable_val: validation images that could not be read.
-    """
-
-    top1: int = 0
-    top5: int = 0
-    evaluated: int = 0
+    top1: int = 0  # right at the first guess
+    top5: int = 0  # right among the first five
+    evaluated: int = 0  # read
     unreadable_val: int = 0
 
 
@@ -182,11 +164,7 @@ class Classification(engine.Task):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Top-1 and top-5 in percent, which go into the progress as counts.
-
-        Raises:
-            UserError: if no image can be read.
-        """
+        """Top-1 and top-5 in percent, which go into the progress as counts."""
         progress = self.progress
         with evaluating(self.network):
             found = self.logits()

@@ -9,32 +9,20 @@ import tyro
 
 from common.errors import UserError
 from common.files import sha256
-from common.runs import check_seed, short_hash
+from common.runs import check_seed
 from common.weights import Weights
-from pretrain.config import check_ranges
-from pretrain.data.locate import DEMO, locate
-
-_HOW = {"identity": False}  # of the computation, not of the run's identity
+from pretrain.config import HOW, TrainingConfig, check_ranges
+from pretrain.data.locate import locate
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Hyper-parameters that were published together.
+    """Hyper-parameters that were published together, learning rates for their batch."""
 
-    Attributes:
-        percent: share of the training images.
-        batch_size: images per step over all processes.
-        epochs: epochs of training.
-        backbone_lr: learning rate of the backbone for that batch; 0 where it is frozen.
-        head_lr: learning rate of the classifier for that batch.
-        weight_decay: of every trained parameter.
-        source: where it was published.
-    """
-
-    percent: int
+    percent: int  # of the training images
     batch_size: int
     epochs: int
-    backbone_lr: float
+    backbone_lr: float  # 0 where it is frozen
     head_lr: float
     weight_decay: float
     source: str
@@ -55,39 +43,24 @@ def decay(epoch: int, epochs: int) -> float:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(TrainingConfig):
     """The options of both linear and semi-supervised evaluation.
 
     Attributes:
-        data: Folder with train/<class>/<image> and val/<class>/<image> in it, WebDataset shards (a
-            folder of .tar files or a pattern such as train-{000..146}.tar), or "demo" for the
-            embedded set. Default: the environment variable IMAGENET_DIR.
         val_data: Validation images, likewise. Default: those beside the training images.
         image_size: Side of the crops in pixels.
         batch_size: Images per step over all processes.
         epochs: Epochs of training; the learning rate falls to a tenth at 60 and 80 % of them.
-        seed: Seed of the classifier, the order, the views and a drawn subset.
-        workers: Data-loader processes of each process.
-        amp: Mixed precision of the backbone: auto is bf16 where the GPU has it, else fp16; off on
-            CPUs.
-        device: auto (GPUs where there are), cpu or cuda.
-        log_every: Steps between two lines of metrics.jsonl.
     """
 
-    data: str | None = None
     val_data: str | None = None
     image_size: int = 224
     batch_size: int = LINEAR.batch_size
     epochs: int = LINEAR.epochs
-    seed: int = 0
-    workers: int = field(default=8, metadata=_HOW)
-    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_HOW)
-    log_every: int = field(default=10, metadata=_HOW)
 
     def _resolve(self, weights: Weights, **more: Any) -> "ClassifierConfig":
         common = {f.name: getattr(self, f.name) for f in dataclasses.fields(EvaluationConfig)}
-        common["data"] = DEMO if self.data == DEMO else str(locate(self.data))
+        common["data"] = self.located()
         if self.val_data is not None:
             common["val_data"] = str(locate(self.val_data, "val"))
         resolved = ClassifierConfig(**common, weights=weights, **more)
@@ -108,11 +81,7 @@ class LinearConfig(EvaluationConfig):
     weight_decay: float = LINEAR.weight_decay
 
     def resolve(self, weights: Weights) -> "ClassifierConfig":
-        """The same with every field filled in from the protocol, and checked.
-
-        Raises:
-            UserError: naming the field that is wrong.
-        """
+        """The same with every field filled in from the protocol, and checked."""
         lr = _scaled(self.lr, LINEAR.head_lr, self.batch_size)
         return self._resolve(
             weights, kind="linear", head_lr=lr, weight_decay=self.weight_decay, percent=100
@@ -140,11 +109,7 @@ class SemiConfig(EvaluationConfig):
     weight_decay: float = SEMI[1].weight_decay
 
     def resolve(self, weights: Weights) -> "ClassifierConfig":
-        """The same with every field filled in from the protocol, and checked.
-
-        Raises:
-            UserError: naming the field that is wrong.
-        """
+        """The same with every field filled in from the protocol, and checked."""
         protocol = SEMI[self.percent]
         path = None
         if self.list_path is not None:
@@ -167,24 +132,17 @@ class SemiConfig(EvaluationConfig):
 class ClassifierConfig(EvaluationConfig):
     """A job: nothing is left out. Made by :meth:`LinearConfig.resolve` or :class:`SemiConfig`'s.
 
-    Attributes:
-        kind: ``linear`` (frozen backbone) or ``semi``.
-        weights: of the backbone at the start.
-        backbone_lr: learning rate of the backbone; 0 where it is frozen.
-        head_lr: learning rate of the classifier.
-        weight_decay: of every trained parameter.
-        percent: share of the training images.
-        list_path: a list of these images; None for a seeded choice.
-        list_sha256: of that file, or "".
+    ``kind`` is ``linear`` (frozen backbone, ``backbone_lr`` 0) or ``semi``. Without a list, whose
+    SHA-256 is ``list_sha256``, the images are a seeded choice.
     """
 
     kind: Literal["linear", "semi"] = "linear"
-    weights: Weights = field(default=Weights("resnet50"), metadata=_HOW)
+    weights: Weights = field(default=Weights("resnet50"), metadata=HOW)
     backbone_lr: float = LINEAR.backbone_lr
     head_lr: float = LINEAR.head_lr
     weight_decay: float = LINEAR.weight_decay
     percent: int = LINEAR.percent
-    list_path: str | None = field(default=None, metadata=_HOW)
+    list_path: str | None = field(default=None, metadata=HOW)
     list_sha256: str = ""
 
     @property
@@ -200,11 +158,7 @@ class ClassifierConfig(EvaluationConfig):
         return {"backbone_lr": self.backbone_lr, "head_lr": self.head_lr}
 
     def check(self) -> None:
-        """Raise unless every number is one that a training can have.
-
-        Raises:
-            UserError: naming the option.
-        """
+        """Raise a UserError unless every number is one that a training can have."""
         check_seed(self.seed)
         ranges = {
             "at least 1": ("image_size", "batch_size", "epochs", "log_every"),
@@ -215,23 +169,13 @@ class ClassifierConfig(EvaluationConfig):
 
     def identity(self) -> dict[str, Any]:
         """The fields that make it this run and not another; lists by their contents."""
-        return {
-            **self.weights.identity(),
-            "architecture": self.weights.architecture,
-            **{
-                f.name: getattr(self, f.name)
-                for f in dataclasses.fields(self)
-                if f.metadata.get("identity", True)
-            },
-        }
+        weights = self.weights.identity() | {"architecture": self.weights.architecture}
+        return weights | super().identity()
 
     def run_name(self, weights: str = "") -> str:
         """The run folder's name: its main fields, and a hash of what else was chosen.
 
-        Fields at their default do not count, so that a new one leaves old names as they were.
-
-        Args:
-            weights: name of the weights; default: :attr:`common.weights.Weights.name`.
+        ``weights`` is another name of the weights than their own.
         """
         named = (
             "kind weights weights_sha256 architecture percent epochs batch_size backbone_lr "
@@ -239,12 +183,11 @@ class ClassifierConfig(EvaluationConfig):
         ).split()
         default = {f.name: f.default for f in dataclasses.fields(self)}
         default["weight_decay"] = (LINEAR if self.frozen else SEMI[self.percent]).weight_decay
-        chosen = {k: v for k, v in self.identity().items() if k not in named and v != default[k]}
         share = "" if self.frozen else f"-{self.percent}percent"
         lr = f"{self.head_lr:g}" if self.frozen else f"{self.backbone_lr:g}-{self.head_lr:g}"
         return (
             f"{self.weights.architecture}-{weights or self.weights.name}{share}"
-            f"-e{self.epochs}-lr{lr}-b{self.batch_size}-s{self.seed}-{short_hash(chosen)}"
+            f"-e{self.epochs}-lr{lr}-b{self.batch_size}-s{self.seed}-{self.digits(named, default)}"
         )
 
 

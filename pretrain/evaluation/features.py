@@ -16,12 +16,9 @@ from pretrain.data.images import ImageSource, warn_of_skipped
 
 @dataclass(frozen=True)
 class Features:
-    """The outputs of a network for some images.
+    """Outputs (n, c) of a network, float32, and labels (n,), on its device.
 
-    Attributes:
-        vectors: (n, c), float32, on the process's device; (0, 0) where no image could be read.
-        labels: class indices (n,), on the same device.
-        skipped: number of files that could not be read.
+    Where no image could be read, ``vectors`` are (0, 0). ``skipped`` counts those that could not.
     """
 
     vectors: Tensor
@@ -52,15 +49,8 @@ def extract(
 ) -> Features:
     """Features of this process's share of the images, each once; the network is as before.
 
-    Args:
-        network: on the process's device; images (b, 3, h, w) -> feature maps (b, c, h', w'),
-            which are averaged over their pixels, or vectors (b, c).
-        source: the images, seen as the centre crop of a resized image.
-        image_size: side of the crop in pixels.
-        workers: data-loader processes.
-        world: this process.
-        dtype: of autocast; None for float32.
-        batch_size: images at a time.
+    The network is on the process's device; its feature maps (b, c, h, w) are averaged over their
+    pixels. The images are seen as the centre crop of a resized image.
     """
     batches = source.evaluation_batches(
         centre_crop(image_size),
@@ -88,12 +78,7 @@ def extract(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of right answers.
-
-    Attributes:
-        correct: right answers.
-        total: all answers.
-    """
+    """A share of right answers."""
 
     correct: int
     total: int
@@ -120,9 +105,7 @@ class Accuracy:
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Right first guesses, right among the first five, and all answers: int64 (3,).
 
-    Args:
-        logits: (n, classes); with fewer than five classes all of them are guessed.
-        labels: (n,).
+    Logits are (n, classes), labels (n,); of fewer than five classes all are guessed.
     """
     guesses = logits.topk(min(5, logits.shape[1]), 1).indices
     right = guesses == labels[:, None]

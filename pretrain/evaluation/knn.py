@@ -33,12 +33,7 @@ def predict(
 ) -> Tensor:
     """The classes that the neighbours vote for, (len(ks), q), many queries at a time.
 
-    Args:
-        queries: features (q, c), of any length.
-        memory: features (m, c), of any length.
-        labels: classes (m,) of the memory.
-        ks: numbers of neighbours, each at most m.
-        temperature: of the votes' weights.
+    Queries (q, c) and memory (m, c) may have any length; each of ``ks`` is at most m.
     """
     memory = F.normalize(memory, dim=1)
     found = torch.empty(len(ks), len(queries), dtype=torch.int64, device=queries.device)
@@ -71,24 +66,11 @@ def cross_validated(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> tuple[int, Accuracy]:
-    """kNN over one set of features: each fold is classified by the others.
+    """kNN over one set of features (n, c): each fold is classified by the others.
 
     The folds have each class in equal shares. They are not independent, so that the interval is
-    an approximation.
-
-    Args:
-        features: (n, c).
-        labels: classes (n,), each of at least two images.
-        folds: at least two, and at most the images of the smallest class.
-        k: neighbours, clipped to the smallest class that votes in any fold.
-        temperature: of the votes' weights.
-        seed: of the assignment to folds.
-
-    Returns:
-        The neighbours that voted, and the accuracy.
-
-    Raises:
-        ValueError: if a fold would lack a class.
+    an approximation. Returns the neighbours that voted, ``k`` clipped to the smallest class that
+    votes in any fold, and the accuracy. ValueError if a fold would lack a class.
     """
     smallest = clip(len(labels), labels)
     if not 2 <= folds <= smallest:
@@ -111,17 +93,8 @@ def cross_validated(
 class KnnMonitor:
     """kNN accuracy of a backbone while it trains: the validation split against training images.
 
-    Args:
-        memory: the training split; a seeded, class-balanced part of it votes.
-        queries: the validation split.
-        image_size: side of the images' centre crop in pixels.
-        workers: data-loader processes of each process.
-        world: this process; all processes call the monitor together.
-        images: training images that vote, or all if there are fewer.
-        seed: of their choice.
-
-    Raises:
-        UserError: if both are the same images, or have other classes.
+    A seeded, class-balanced part of ``memory``, ``images`` of it, votes. All processes call the
+    monitor together. A UserError if both are the same images, or have other classes.
     """
 
     def __init__(
@@ -144,16 +117,10 @@ class KnnMonitor:
     def __call__(self, backbone: nn.Module, dtype: torch.dtype | None) -> dict[str, float]:
         """The accuracies; backbone, buffers, modes and random streams are as before.
 
-        Args:
-            backbone: on the process's device, not wrapped for several processes; images
-                (b, 3, h, w) -> feature maps (b, c, h', w') or vectors (b, c).
-            dtype: of autocast; None for float32.
-
-        Returns:
-            For k of 20 and 200: ``knn<k>_top1`` and its 95 % interval ``knn<k>_low`` to
-            ``knn<k>_high`` in percent, and ``knn_k<k>``, the neighbours that did vote: no more
-            than the memory's smallest class has. ``knn_memory`` and ``knn_queries`` count
-            images. The same in every process.
+        The backbone, on the process's device and not wrapped for several processes, gives feature
+        maps (b, c, h, w) or vectors (b, c). For k of 20 and 200 there are ``knn<k>_top1`` and its
+        95 % interval ``knn<k>_low`` to ``knn<k>_high`` in percent, and ``knn_k<k>``, the neighbours
+        that did vote: no more than the memory's smallest class has. The same in every process.
         """
         how = self.image_size, self.workers, self.world, dtype
         with torch.random.fork_rng(devices=[]), buffers_of_rank0(backbone):

@@ -18,13 +18,7 @@ log = logging.getLogger("pretrain.evaluation")
 
 
 class Splits(NamedTuple):
-    """The images of an evaluation.
-
-    Attributes:
-        training: the images that the classifier learns from: the training split, or a subset.
-        validation: the images that it is measured on.
-        subset: the choice of the training images, in words for the results table.
-    """
+    """The images of an evaluation; ``subset`` tells in words which of the training split."""
 
     training: ImageSource
     validation: ImageSource
@@ -32,12 +26,7 @@ class Splits(NamedTuple):
 
 
 def open_splits(config: ClassifierConfig) -> Splits:
-    """The images of a configuration; looks at every file's name.
-
-    Raises:
-        UserError: if images are missing, classes differ, a list does not fit, or there are fewer
-            images than a batch has.
-    """
+    """The images of a configuration; looks at every file's name."""
     whole = open_images(config.data)
     validation = open_validation(config.data, config.val_data)
     if validation is None or not len(validation):
@@ -55,11 +44,7 @@ def open_splits(config: ClassifierConfig) -> Splits:
 
 
 def check_comparable(training: ImageSource, validation: ImageSource) -> None:
-    """Raise if training and validation images are the same, or of other classes.
-
-    Raises:
-        UserError: naming the folder or a class.
-    """
+    """Raise a UserError if training and validation images are the same, or of other classes."""
     same_place = training.description == validation.description
     if same_place and not set(training.names).isdisjoint(validation.names):
         raise UserError(
@@ -101,20 +86,10 @@ def choose(
 ) -> tuple[list[int], str]:
     """A share of a source's images: a published list of files, or a seeded choice.
 
-    SimCLR's lists (``imagenet_subsets/1percent.txt`` and ``10percent.txt`` of its release) are the
-    usual ones; without one, a subset of their size is drawn: of ImageNet 12,811 or 128,116 images.
-
-    Args:
-        source: the training split.
-        percent: the share; 100 is every image.
-        seed: of the choice, where there is no list.
-        list_path: a file with the name of an image in each line, such as n01440764_10026.JPEG.
-
-    Returns:
-        Their indices, ascending, and the choice in words for the results table.
-
-    Raises:
-        UserError: if the list cannot be read, names unknown images, or is of another size.
+    SimCLR's lists (``imagenet_subsets/1percent.txt`` and ``10percent.txt`` of its release), with
+    the name of an image in each line, are the usual ones; without one, a subset of their size is
+    drawn: of ImageNet 12,811 or 128,116 images. Returns their indices, ascending, and the choice
+    in words for the results table.
     """
     if percent == 100:
         return list(range(len(source))), "all"
@@ -137,11 +112,6 @@ def balanced(labels: Sequence[int], count: int, seed: int) -> list[int]:
     Every class with an image has at least one, even if that makes more than ``count``. Which
     classes have one more than others where the division leaves a rest, and which images of a
     class are chosen, depends on the seed alone.
-
-    Args:
-        labels: class of each image.
-        count: images wanted; all of them if there are fewer.
-        seed: of the choice.
     """
     generator = torch.Generator().manual_seed(seed)
     members: dict[int, list[int]] = {}
@@ -172,10 +142,6 @@ def listed(source: ImageSource, path: str) -> list[int]:
     """Indices of the images that a file names, one a line, ascending.
 
     A name counts without its folder and ending, as the names of a source do.
-
-    Raises:
-        UserError: if the file is no text, names an image twice or one that the source does not
-            have, or if the source has two images of that name.
     """
     try:
         wanted = [Path(line).stem for line in Path(path).read_text().split()]

@@ -19,11 +19,7 @@ def methods() -> dict[str, Method]:
 
 
 def find(name: str) -> Method:
-    """A method by its name.
-
-    Raises:
-        UserError: naming those there are.
-    """
+    """A method by its name."""
     if name not in methods():
         raise UserError(f"--method {name} is unknown; choose one of {', '.join(methods())}.")
     return methods()[name]

@@ -25,15 +25,7 @@ from tests.alone import Ended, told_after
 from tests.pretrain.evaluation.sources import small_network
 from tests.pretrain.small_runs import linear, losses, semi, small
 
-VOLATILE = {
-    "git_commit",
-    "images_per_s",
-    "data_wait",
-    "memory_gib",
-    "eta_s",
-    "wall_time_s",
-    "restarts",
-}
+VOLATILE = set("git_commit images_per_s data_wait memory_gib eta_s wall_time_s restarts".split())
 
 
 class Killed(Exception):
@@ -50,6 +42,8 @@ class Job:
         fields: dict[str, Any] = {"data": str(data), "checkpoint_min": 1e-9}
         if name == "lewel_b":
             self.config: Any = small(**fields)
+        elif name == "monitored":
+            self.config = small(data=str(data), epochs=1, knn_every=1, knn_images=12)
         elif name == "lewel_m":  # draws random numbers while it trains
             self.config = small(**fields, method="lewel_m", queue_size=20)
         else:
@@ -205,41 +199,30 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_points_to_it(
     assert link.resolve().name == "checkpoint_0001_000000006.pth.tar"
 
 
-def test_no_readable_checkpoint_is_an_error(tmp_path: Path, few_images: Path) -> None:
-    (tmp_path / "checkpoint_0001_000000002.pth.tar").write_bytes(b"cut")
-    with pytest.raises(UserError, match=r"no checkpoint in .* can be read; --fresh"):
-        pretrain(small(data=str(few_images)), tmp_path)
-
-
 @pytest.mark.parametrize("written", [False, True])
 def test_a_validation_that_was_cut_is_done_again(
-    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+    tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
-    job = Job("lewel_b", few_images)
-    job.config = small(data=str(few_images), knn_every=1, knn_images=12)
-    job.run(job.config, tmp_path / "whole")
-    validate, save, done = Engine._validate, Engine._save, [0]
+    """Killed at the end of the epoch: before the validation, or before its checkpoint."""
+    job, expected = whole("monitored")
+    save, saved = Engine._save, []
 
-    def cut(loop: Engine, step: int) -> None:
-        done[0] += 1
-        if done[0] == 2 and not written:
-            raise Killed
-        validate(loop, step)
+    def kill(loop: Engine, *_: int) -> None:
+        raise Killed
 
-    def cut_save(loop: Engine, steps: int) -> None:
-        if done[0] == 2 and written:
-            raise Killed
+    def cut(loop: Engine, steps: int) -> None:
         save(loop, steps)
+        saved.append(steps)
+        patch.setattr(Engine, "_save" if written else "_validate", kill)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Engine, "_validate", cut)
-        patch.setattr(Engine, "_save", cut_save)
-        job.run(job.config, tmp_path / "cut")
-    metrics = job.run(job.config, tmp_path / "cut")
-    rows = read_lines(tmp_path / "cut" / "metrics.jsonl")
+        patch.setattr(Engine, "_save", cut)
+        job.run(job.config, tmp_path)
+    metrics = job.run(job.config, tmp_path)
+    rows = read_lines(tmp_path / "metrics.jsonl")
     found = [row["knn20_top1"] for row in rows if "knn20_top1" in row]
-    assert len(found) == 3 and metrics["best_knn"] == max(found)
-    assert_equal(job, tmp_path / "cut", tmp_path / "whole")
+    assert saved == [3] and len(found) == 2 and metrics["best_knn"] == max(found)
+    assert_equal(job, tmp_path, expected)
 
 
 def test_a_run_cut_after_its_last_epoch_only_has_to_say_so(
@@ -250,13 +233,6 @@ def test_a_run_cut_after_its_last_epoch_only_has_to_say_so(
     (tmp_path / "metrics.json").unlink()
     assert classify(config, tmp_path)["top1"] == metrics["top1"]
     assert (tmp_path / "metrics.json").exists()
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, few_images: Path) -> None:
-    config = small(epochs=1, data=str(few_images))
-    runs.claim(tmp_path, config.identity())
-    with pytest.raises(UserError, match=r"holds another run: lr \(0\.5 there, 0\.25 now\)"):
-        pretrain(replace(config, lr=0.25), tmp_path)
 
 
 def test_a_run_from_before_identities_told_of_norms_goes_on_as_it_was_or_not_at_all(
