@@ -33,23 +33,14 @@ MSRA = dict(zip(PIXELS, ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0], True
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that were found and checked.
+    """Weights that were found and checked."""
 
-    Attributes:
-        weights: description for the job.
-        line: description for the user, with a warning of what could not be checked.
-        after: run folder of the pre-training that has yet to leave them; None if they are there.
-        pixels: values of :data:`PIXELS` in their training; None where unknown.
-        trained_with: the config of the training that ``pixels`` are of, where there is one.
-        classes: names of those that a detector tells apart, in its order; none where unknown.
-    """
-
-    weights: Weights
-    line: str
-    after: Path | None = None
-    pixels: Mapping[str, Any] | None = None
-    trained_with: str = ""
-    classes: tuple[str, ...] = ()
+    weights: Weights  # for the job
+    line: str  # for the user, with a warning of what could not be checked
+    after: Path | None = None  # run folder of the pre-training that has yet to leave them
+    pixels: Mapping[str, Any] | None = None  # values of PIXELS in their training, where known
+    trained_with: str = ""  # the config of that training, where there is one
+    classes: tuple[str, ...] = ()  # of a detector, in its order, where known
 
     def check_fits(self, cfg: Any) -> None:
         """Raise a UserError unless a Detectron2 config treats the weights as their training did."""

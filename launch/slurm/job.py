@@ -25,25 +25,17 @@ FIRST_PORT, PORTS = 20000, 40000  # of submitit's choice
 class Job:
     """One run, called in each of its processes.
 
-    Attributes:
-        kind: pretrain, transfer, segmentation, linear or semi.
-        work: function that trains to the end, resuming from the folder, and writes the final
-            metrics.
-        config: its configuration; ``config.identity()`` tells the run from others.
-        folder: the run folder, absolute.
-        output_dir: the folder that holds ``runs/`` and ``results/``, absolute.
-        steps: optimizer steps of the whole run, for the progress bar.
-        after: folder of the pre-training run whose end it waits for; None for none.
-        max_requeues: how often Slurm may start the job again.
+    ``work(config, folder)`` trains to the end, resuming from the folder, and writes the final
+    metrics; ``config.identity()`` tells the run from others.
     """
 
-    kind: str
+    kind: str  # pretrain, transfer, segmentation, linear or semi
     work: Callable[[Any, Path], Any]
     config: Any
-    folder: Path
-    output_dir: Path
-    steps: int
-    after: Path | None = None
+    folder: Path  # absolute
+    output_dir: Path  # that holds runs/ and results/, absolute
+    steps: int  # of the optimizer in the whole run, for the progress bar
+    after: Path | None = None  # folder of the pre-training run whose end it waits for
     max_requeues: int = 20
 
     def __call__(self) -> None:

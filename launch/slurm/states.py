@@ -42,27 +42,16 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Record:
-    """The job that a run was last given to: ``job.json`` in the run folder.
+    """The job that a run was last given to: ``job.json`` in the run folder."""
 
-    Attributes:
-        cluster: ``slurm`` or ``local``.
-        job_id: ``123``, or ``123_4`` for a member of an array.
-        tasks: processes of the job.
-        submitit: absolute folder of submitit's own files for this job.
-        submitted: time of submission, UTC, ISO 8601 to the second.
-        after: the Slurm job that must succeed first, empty for none.
-        command: the command line.
-        identity: identity of the run, empty where it is not known.
-    """
-
-    cluster: str
-    job_id: str
-    tasks: int
-    submitit: str
-    submitted: str
-    after: str = ""
+    cluster: str  # slurm or local
+    job_id: str  # 123, or 123_4 for a member of an array
+    tasks: int  # processes
+    submitit: str  # absolute folder of submitit's own files for this job
+    submitted: str  # UTC, ISO 8601 to the second
+    after: str = ""  # the Slurm job that must succeed first
     command: str = ""
-    identity: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)  # of the run; empty where not known
 
     def write(self, folder: Path) -> None:
         """Write the record into a run folder, atomically."""
@@ -81,16 +70,10 @@ class Record:
 
 @dataclass(frozen=True)
 class State:
-    """The state of a job, as Slurm tells it.
+    """The state of a job, as Slurm tells it."""
 
-    Attributes:
-        name: Slurm's long word: PENDING, RUNNING, COMPLETED, ...; UNKNOWN if it knows nothing.
-        reason: why a job is pending, as ``squeue`` says: Priority, Dependency, ...; for an
-            UNKNOWN, ``NO_ANSWER`` if Slurm could not be asked.
-    """
-
-    name: str
-    reason: str = ""
+    name: str  # Slurm's long word: PENDING, RUNNING, ...; UNKNOWN if it knows nothing
+    reason: str = ""  # why it is pending: Priority, Dependency, ...; or NO_ANSWER
 
     @property
     def live(self) -> bool:
@@ -132,16 +115,20 @@ def slurm_jobs(folders: Iterable[Path]) -> dict[Path, tuple[Record, State]]:
     records = {path: record for path, record in records.items() if record.cluster == "slurm"}
     known = states(record.job_id for record in records.values())
     if any(state.reason == NO_ANSWER for state in known.values()):
-        raise UserError("Slurm does not answer; try again when its controller is back.")
+        raise _no_answer()
     return {path: (record, known[record.job_id]) for path, record in records.items()}
 
 
 def check_controller() -> None:
     """Raise a UserError if Slurm's controller does not answer, without which sbatch hangs."""
     if _squeue(["1"]) is None:
-        raise UserError(
-            "Slurm's controller does not answer; try again once `scontrol ping` says that it is up."
-        )
+        raise _no_answer()
+
+
+def _no_answer() -> UserError:
+    return UserError(
+        "Slurm's controller does not answer; try again once `scontrol ping` says that it is up."
+    )
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, State] | None:
@@ -198,23 +185,14 @@ def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that is not finished.
-
-    Attributes:
-        kind: ``pretrain``, ``transfer``, ...
-        name: name of its folder.
-        state: pending, running, failed, stopped, ...: Slurm's word, or by the lock of the folder.
-        job: the job it was given to last; empty if it was started in a process.
-        progress: steps done, and the number of all steps where that is known.
-        restarts: number of starts after the first.
-    """
+    """A run that is not finished."""
 
     kind: str
     name: str
-    state: str
-    job: str
-    progress: str
-    restarts: int
+    state: str  # Slurm's word, or by the lock of the folder
+    job: str  # that it was given to last; empty if it was started in a process
+    progress: str  # as of :func:`progress`
+    restarts: int  # starts after the first
 
 
 def unfinished(output_dir: Path) -> list[Unfinished]:

@@ -70,18 +70,12 @@ def method_of(method: str, norm: str) -> str:
 
 
 def find(kind: str, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Published rows of the same protocol, method and pre-training epochs as one of ours.
+    """Published rows of the same protocol, method and pre-training epochs as a row of our tables.
 
-    Args:
-        kind: of the run, as in ``runs/<kind>/``.
-        row: a row of its results table.
-
-    Returns:
-        The reference: the first row of status ``published`` whose recipe is that of the run's
-        config. Where there is none, all others. Each has its figures, its ``source`` and ``why``
-        it is no reference, "" for one that is. Nothing, if nothing is published, or the run is not
-        the protocol's (:func:`_is_protocols`) or of another learning rate (than the config's own,
-        where no rate was published; any, where that is what differs).
+    The reference alone, which is the first row of status ``published`` whose recipe is that of the
+    run's config; where there is none, all others. ``why`` says why a row is no reference, "" for
+    one that is. Nothing for a run that is not the protocol's (:func:`_is_protocols`) or has another
+    learning rate than was published (the config's own, where none was; any, where it differs).
     """
     row = {name: value for name, value in row.items() if pd.notna(value)}
     config, method, ours = row.get("config", ""), row["method"], protocols()

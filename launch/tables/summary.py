@@ -16,18 +16,13 @@ SAME = (
 
 
 def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row for each experiment of a results table.
+    """One row for each experiment of a results table, which has one row a run.
 
-    Args:
-        kind: of the runs, as in ``runs/<kind>/``.
-        frame: the table, one row a run.
-
-    Returns:
-        What the rows of an experiment share; ``seeds``, their number; for each figure its mean,
-        over several seeds with the sample's standard deviation (``38.5 ± 0.2``); and where the
-        same protocol, method and epochs were published, ``published`` figures of the kinds that
-        the run has, and their ``source`` with its learning rate. The ``difference`` is from a
-        figure of the same recipe; behind every other stands in brackets what is wrong with it.
+    It has what the runs share; ``seeds``, their number; for each figure its mean, over several
+    seeds with the sample's standard deviation (``38.5 ± 0.2``); and where the same protocol, method
+    and epochs were published, ``published`` figures of the kinds that the run has, and their
+    ``source`` with its learning rate. The ``difference`` is from a figure of the same recipe;
+    behind every other stands in brackets what is wrong with it.
     """
     if "subset" in frame:  # drawn anew for each seed
         frame = frame.assign(subset=frame["subset"].str.replace(r" seed \d+$", "", regex=True))

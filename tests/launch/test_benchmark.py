@@ -2,17 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from launch import benchmark
 from launch.benchmark import Command, configs_of, gpu_hours, sweeps
-from launch.slurm import following as following
 from pretrain.evaluation.config import LinearConfig
-from pretrain.lewel import LEWEL
-from tests.launch.slurm.fake_slurm import FakeSlurm
 from tests.launch.test_weights import checkpoint
 
 
@@ -55,10 +50,7 @@ def test_gpu_hours_are_the_model_zoos_seconds() -> None:
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
     tmp_path: Path, real_data: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    model = LEWEL("resnet50", hidden_dim=8, proj_dim=8)
-    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
-    path = tmp_path / "c.pth.tar"
-    torch.save({"epoch": 200, "arch": "LEWELB_EMAN", "state_dict": state}, path)
+    path = checkpoint(tmp_path / "c.pth.tar", "resnet50")
     benchmark.run(
         f"--weights {path} --dry-run --cluster local --gpus-per-node 0 --data "
         f"{real_data / 'imagenet'} --output-dir {tmp_path}".split()
@@ -69,15 +61,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 
 
 def test_all_is_submitted_before_any_of_it_is_followed(
-    tmp_path: Path, demo_root: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    demo_root: Path,
+    followed: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    followed = []
-
-    def follow(handle: Any, *_: object, **__: object) -> bool:
-        followed.append((handle.job_id, fake_slurm.read("last").strip()))
-        return True
-
-    monkeypatch.setattr(following, "follow", follow)
     for name in ("a_infomin", "b_infomin"):
         (tmp_path / f"{name}.yaml").write_text(f"_BASE_: {benchmark.CONFIGS}/demo_R_18_FPN.yaml\n")
     monkeypatch.setattr(benchmark, "CONFIGS", tmp_path)

@@ -7,6 +7,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+import launch.pretrain
+import launch.results
+import launch.transfer
+from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TWO_PROCESSES = "--cluster local --gpus-per-node 0 --tasks-per-node 2"
@@ -28,18 +34,23 @@ def run(folder: Path, script: str, words: str, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stderr
 
 
-def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
-    out = run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
+def test_the_whole_job(
+    tmp_path: Path,
+    demo_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pretrain = f"{PRETRAIN} {TWO_PROCESSES}"
+    out = run(tmp_path, "pretrain.py", pretrain)
     assert "LEWEL_B syncbn " in out and " on 2 x cpu" in out and "after epoch 2: epoch_loss" in out
     (folder,) = (tmp_path / "runs" / "pretrain").iterdir()
-    assert "already finished" in run(tmp_path, "pretrain.py", f"{PRETRAIN} {TWO_PROCESSES}")
 
-    weights = folder / "checkpoint.pth.tar"
+    monkeypatch.chdir(tmp_path)
     transfer = f"--config {ROOT}/det_configs/demo_R_18_FPN.yaml --lr 0.001 {TWO_PROCESSES}"
-    # A demo run is never the default: it has to be named.
-    error = run(tmp_path, "transfer.py", f"{transfer} {OVERRIDES}", status=2)
-    assert error.startswith("error: no finished ResNet-18 pre-training run")
-    command = f"{transfer} --weights {weights} {OVERRIDES}"
+    with pytest.raises(UserError, match=r"^no finished ResNet-18 pre-training run"):
+        # A demo run is never the default: it has to be named.
+        launch.transfer.run(f"{transfer} {OVERRIDES}".split())
+    command = f"{transfer} --weights {folder / 'checkpoint.pth.tar'} {OVERRIDES}"
     out = run(tmp_path, "transfer.py", command)
     assert "naiveSyncBN stands in for SyncBN" in out and "LEWEL, resnet18, 120 backbone" in out
     assert "lr 0.001 is under 0.1 times demo_R_18_FPN's own 0.02" in out
@@ -49,17 +60,24 @@ def test_the_whole_job(tmp_path: Path, demo_root: Path) -> None:
     assert set(table["pretrain_epochs"]) == {2} and set(table["device"]) == {"2 x cpu"}
     assert table[["box_AP", "mask_AP", "wall_time_s"]].notna().all(axis=None)
     assert f"{folder.name}@2" in table["run"][0] and table["iterations"][0] == 4
-    assert "already finished" in run(tmp_path, "transfer.py", command)
+
+    capsys.readouterr()
+    launch.pretrain.run(pretrain.split())
+    launch.transfer.run(command.split())
+    launch.results.show(Path())
+    out = capsys.readouterr().out
+    assert out.count("already finished") == 2 and "LEWEL_B" in out
     assert len(pd.read_csv(tmp_path / "results" / "transfer.csv")) == 1
-    assert "LEWEL_B" in run(tmp_path, "results.py", "")
 
 
 def test_a_job_that_fails_is_a_message_and_status_2(tmp_path: Path, demo_root: Path) -> None:
     """A loss that is not finite: only the job itself sees it."""
     words = f"{PRETRAIN} --lr 1e30 --log-every 1 --name diverging"
-    for where in (TWO_PROCESSES, "--cluster debug"):
-        error = run(tmp_path, "pretrain.py", f"{words} {where}", status=2)
-        assert error.splitlines()[-1].startswith("error: the loss was not finite at step")
+    error = run(tmp_path, "pretrain.py", f"{words} {TWO_PROCESSES}", status=2)
+    assert error.splitlines()[-1].startswith("error: the loss was not finite at step")
+    command = [*words.split(), "--cluster", "debug", "--output-dir", str(tmp_path)]
+    with pytest.raises(UserError, match=r"^the loss was not finite at step"):
+        launch.pretrain.run(command)
 
 
 def test_torchrun(tmp_path: Path, demo_root: Path) -> None:

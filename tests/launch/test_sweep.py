@@ -1,6 +1,5 @@
 """Several values of an option are several runs, each with a folder of its own."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,32 +8,9 @@ import launch.transfer
 from common import runs
 from common.errors import UserError
 from launch.options import CONFIGS, Resources, RunOptions
-from launch.slurm.following import Submitted
-from launch.slurm.job import Job
 from tests.launch.test_weights import checkpoint
 
 CONFIG = CONFIGS / "demo_R_18_FPN.yaml"
-
-
-def test_every_lr_is_a_job(
-    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    launched: list[Job] = []
-
-    def keep(jobs: Sequence[Job], *_: object, **__: object) -> list[Submitted]:
-        launched.extend(jobs)
-        return []
-
-    monkeypatch.setattr("launch.slurm.submission.launch", keep)
-    words = (
-        f"--config {CONFIG} --weights none --cluster debug --output-dir {tmp_path} --lr 0.02 1e-3"
-    )
-    folders = launch.transfer.run([*words.split(), "SOLVER.MAX_ITER", "3"])
-    assert [job.config.lr for job in launched] == [0.02, 1e-3]
-    assert [job.folder for job in launched] == folders and len(set(folders)) == 2
-    assert all(folder.parent == tmp_path / "runs" / "transfer" for folder in folders)
-    assert all(job.config.overrides == ("SOLVER.MAX_ITER", "3") for job in launched)
-    assert "lr 0.001 is under 0.1 times demo_R_18_FPN's own 0.02" in capsys.readouterr().out
 
 
 def command(folder: Path, **changes: object) -> launch.transfer.Command:
@@ -47,29 +23,16 @@ def command(folder: Path, **changes: object) -> launch.transfer.Command:
     return launch.transfer.Command(**options | changes)  # type: ignore[arg-type]
 
 
-def test_a_config_may_be_gone_once_its_job_has_run(
-    tmp_path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tmp_path / "mine.yaml"
-    config.write_text(f'_BASE_: "{CONFIG}"\n')
-
-    def work(jobs: Sequence[Job], *_: object, **__: object) -> list[Submitted]:
-        config.unlink()
-        return []
-
-    monkeypatch.setattr("launch.slurm.submission.launch", work)
-    (folder,) = launch.transfer.start(command(tmp_path, config=(config,)))
-    assert folder.name.startswith("mine-")
-
-
 def test_every_combination_is_a_run(
     tmp_path: Path, demo_root: Path, capsys: pytest.CaptureFixture
 ) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(f'_BASE_: "{CONFIG}"\nSOLVER:\n  MAX_ITER: 9\n')
     sweep = command(tmp_path, config=(CONFIG, other), lr=(0.02, 0.01), seed=3, seeds=2)
-    members = launch.transfer.plan(sweep)
+    members = launch.transfer.plan(sweep, ("TEST.EVAL_PERIOD", "0"))
     assert len({member.folder for member in members}) == len(members) == 8
+    assert {member.folder.parent for member in members} == {tmp_path / "runs" / "transfer"}
+    assert {member.config.overrides for member in members} == {("TEST.EVAL_PERIOD", "0")}
     assert {(m.config.config_name, m.config.lr, m.config.seed) for m in members} == {
         (name, lr, seed)
         for name in ("demo_R_18_FPN", "other") for lr in (0.02, 0.01) for seed in (3, 4)

@@ -99,17 +99,6 @@ def test_a_job_that_waited_records_its_weights_and_is_recognised(
             job()
 
 
-def test_a_run_of_weights_that_are_made_anew_is_refused_before_the_wait(
-    tmp_path: Path, pending: Path, fake_slurm: FakeSlurm
-) -> None:
-    command = sweep(tmp_path, pending, resources=CPUS)
-    (job,) = launch.transfer.plan(command)
-    runs.finish(job.folder, {"method": "LEWEL_B"})
-    with pytest.raises(UserError, match=r"is finished, from weights that \S*/mine had before it"):
-        launch.transfer.start(command)
-    assert not fake_slurm.read("101.sh")
-
-
 def test_a_run_of_before_goes_on_under_its_name(tmp_path: Path, pending: Path) -> None:
     path = finish(pending)
     name = f"demo_R_18_FPN-{sha256(path)[:8]}-lr0.02-b4-s0"

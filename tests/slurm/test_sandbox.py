@@ -1,8 +1,5 @@
 """The sandbox is a real Slurm: jobs, accounts, preemption, faults, and a clean end."""
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,10 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.sandbox import packages
 from tests.slurm.sandbox.__main__ import main
 from tests.slurm.sandbox.cluster import Sandbox, started
-from tests.slurm.sandbox.layout import SandboxError, wait_for
+from tests.slurm.sandbox.layout import wait_for
 
 LINE = 'echo "$SLURM_JOB_ID $(hostname) $SLURM_LOCALID $CUDA_VISIBLE_DEVICES $(getent hosts n2)"'
 YIELDING = """\
@@ -86,8 +82,6 @@ def test_a_second_cluster_beside_it_without_accounts_ends_without_a_trace(slurm:
         job = other.submit("-o", "/dev/null", "--wrap", "setsid sleep 986 & trap '' TERM; wait")
         wait_for(lambda: "sleep 986" in command_lines(), "running job")
         assert other.state(job) == "RUNNING"
-        with pytest.raises(SandboxError, match="stop it first"):
-            Sandbox(other.folder, nodes=2).start()
         assert sum(str(other.folder) in line for line in command_lines()) >= 2
         other.stop()
         assert not [line for line in command_lines() if str(other.folder) in line]
@@ -102,13 +96,6 @@ def command_lines() -> list[str]:
     return [" ".join(words or ()) for words in found]
 
 
-def test_a_stale_pid_file_names_no_daemon(tmp_path: Path):
-    sandbox = Sandbox(tmp_path)
-    sandbox.pid_file("slurmctld").parent.mkdir()
-    sandbox.pid_file("slurmctld").write_text(f"{os.getpid()}\n")  # alive, but another process
-    assert sandbox.process("slurmctld") is None
-
-
 def test_bad_input_is_one_sentence(
     installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -116,7 +103,6 @@ def test_bad_input_is_one_sentence(
         (Path(full) / "thesis.tex").touch()
         for words, said in (
             (f"start --folder {full}", "something else in it"),
-            (f"start --folder /tmp/{'x' * 60}", "at most 60 letters"),
             ("start --folder /tmp/a,b", "at most 60 letters"),
             (f"stop --folder {tmp_path}", "there is no sandbox"),
         ):
@@ -124,34 +110,3 @@ def test_bad_input_is_one_sentence(
                 main(words.split())
             (line,) = capsys.readouterr().err.splitlines()
             assert ended.value.code == 2 and said in line
-
-
-@pytest.mark.parametrize("root", [True, False])
-def test_installing_without_apt_or_root_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: bool
-):
-    if not root:
-        (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 99\n")
-        (tmp_path / "apt-get").chmod(0o755)
-        monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(packages, "PATH", str(tmp_path))
-    problem = packages.install()
-    assert "sbatch" in problem and ("without apt-get" if root else "without root") in problem
-
-
-@pytest.mark.parametrize("required", ["", "1"])
-def test_slurm_tests_are_skipped_aloud_without_slurm_or_fail_where_they_must_run(
-    tmp_path: Path, required: str
-):
-    tests = [sys.executable, "-m", "pytest", "tests/slurm/test_sandbox.py", "-k", "idle"]
-    result = subprocess.run(
-        tests,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"PATH": str(tmp_path), "LEWEL_REQUIRE_SLURM": required},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == (1 if required else 0), result.stdout
-    last = result.stdout.splitlines()[-2]
-    assert last.startswith("1 Slurm tests were skipped: ") != bool(required)
-    assert ("make test-slurm" in last) != bool(required)

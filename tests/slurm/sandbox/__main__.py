@@ -25,23 +25,15 @@ FOLDER = Path(tempfile.gettempdir()) / f"lewel-slurm-{os.getuid()}"
 
 @dataclass(frozen=True)
 class Options:
-    """A verb, and the options of the cluster.
+    """A verb, and the place of the cluster.
 
     Attributes:
         verb: What to do.
         folder: Everything of the cluster; nothing else is touched.
-        nodes: Virtual nodes.
-        gpus_per_node: GPUs of each node; they exist for Slurm only.
-        cpus_per_node: CPUs of each node; they may exceed what the machine has.
-        accounting: Run a database, so that sacct answers.
     """
 
     verb: tyro.conf.Positional[Literal["start", "stop"]]
     folder: Path = FOLDER
-    nodes: int = 2
-    gpus_per_node: int = 2
-    cpus_per_node: int = 8
-    accounting: bool = True
 
 
 @command
@@ -50,8 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     typed = tyro.cli(Options, description=__doc__, args=arguments)
     folder = typed.folder.absolute()
     if typed.verb == "start":
-        sizes = typed.nodes, typed.gpus_per_node, typed.cpus_per_node
-        sandbox = Sandbox(folder, *sizes, typed.accounting)
+        sandbox = Sandbox(folder)
         sandbox.start()
         print(f"export SLURM_CONF={sandbox.conf}")
         return

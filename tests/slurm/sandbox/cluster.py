@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,14 @@ class Sandbox(Layout):
     """One cluster. ``SLURM_CONF`` of this process need not name it."""
 
     def start(self) -> None:
-        """Start what does not run: the whole, or the daemons that somebody killed.
-
-        Raises:
-            SandboxError: without Slurm or root, if the folder is unfit or has a cluster with other
-                options, or if a daemon does not come up.
-        """
+        """Start what does not run: the whole, or the daemons that somebody killed."""
         if reason := obstacle():
             raise SandboxError(f"{reason}.")
         earlier = self.saved()
         if earlier is None:
             self._create()
-            earlier = self
-        self.port = earlier.port
-        if self != earlier:
-            raise SandboxError(
-                f"a cluster with other options is in {self.folder} ({asdict(earlier)}); stop it "
-                "first, or name another folder."
-            )
+        else:
+            self.port = earlier.port
         for daemon in self.daemons:
             if self.process(daemon) is None:
                 daemons.start(self, daemon)
@@ -96,15 +86,11 @@ class Sandbox(Layout):
     def call(
         self, *command: str, timeout_s: float = 60, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run any command on the cluster; whether it succeeds is for the caller to look at."""
+        """Run any command on the cluster, which may fail."""
         return daemons.call(self, *command, timeout_s=timeout_s, **environment)
 
     def run(self, *command: str, timeout_s: float = 60) -> str:
-        """Run a command that must succeed, and return what it prints.
-
-        Raises:
-            SandboxError: if it fails, with what it says.
-        """
+        """Run a command that must succeed, and return what it prints."""
         done = self.call(*command, timeout_s=timeout_s)
         if done.returncode:
             raise SandboxError(f"{' '.join(command)}: {done.stdout}{done.stderr}")

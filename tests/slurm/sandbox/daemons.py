@@ -44,11 +44,7 @@ def call(
 
 
 def start(sandbox: Layout, daemon: str) -> None:
-    """Start one daemon.
-
-    Raises:
-        SandboxError: if it ends, or does not answer; with its last words.
-    """
+    """Start one daemon; if it ends or does not answer, its last words are in the error."""
     if daemon == "mariadbd":
         _make_database(sandbox)
     path = sandbox.folder / "log" / f"{daemon}.start.log"

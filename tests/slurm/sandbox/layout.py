@@ -151,11 +151,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
-    """Wait until ``condition`` holds.
-
-    Raises:
-        SandboxError: if it does not in that time.
-    """
+    """Wait until ``condition`` holds; a SandboxError if it does not in that time."""
     until = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > until:

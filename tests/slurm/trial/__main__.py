@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from common.errors import UserError, command
 from tests.slurm.sandbox.cluster import Sandbox, started
@@ -28,7 +27,7 @@ from tests.slurm.trial import others
 from tests.slurm.trial.disturbed import Pretraining, Transfer
 from tests.slurm.trial.faults import FAULTS
 from tests.slurm.trial.runs import say
-from tests.slurm.trial.table import Row, rich_table, write
+from tests.slurm.trial.table import Row, show, write
 
 Trial = Literal["pretrain", "node", "local", "transfer", "pipeline", "broken", "array"]
 
@@ -114,7 +113,7 @@ def main() -> int:
         # No settings of this user's own.
         os.environ["XDG_CONFIG_HOME"] = os.environ["LEWEL_CACHE"] = f"{scratch}/own"
         rows = run(options, (options.folder or Path(scratch) / "runs").resolve())
-    Console(width=None if sys.stdout.isatty() else 180).print(rich_table(rows))
+    show(rows)
     return 0 if rows and all(row.ok for row in rows) else 1
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from rich.table import Table
+from launch.console import print_table
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,9 @@ class Row:
 COLUMNS = [one.name for one in fields(Row)]
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
-    """All rows, to be printed."""
-    table = Table(title="Slurm trial")
-    for name in COLUMNS:
-        table.add_column(name, justify="right" if name in COLUMNS[2:6] else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row.cells(), style=None if row.ok else "bold red")
-    return table
+def show(rows: Sequence[Row]) -> None:
+    """Print all rows."""
+    print_table("Slurm trial", COLUMNS, [row.cells() for row in rows])
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
