@@ -44,35 +44,19 @@ _SHOWN = 12  # groups of names in a refusal
 
 @dataclass(frozen=True)
 class Backbone:
-    """A ResNet's tensors under torchvision's names, and the origin that its checkpoint tells.
+    """A ResNet's tensors under torchvision's names, and the origin that its checkpoint tells."""
 
-    Attributes:
-        tensors: every tensor of the backbone, BatchNorm counters too.
-        architecture: torchvision's name of the ResNet.
-        format: name of the checkpoint's format, or names where it may be one of several; or the
-            format that it is like, and a tensor that this does not have.
-        method: pre-training method, "" where the checkpoint does not tell.
-        norm: norm of the pre-training, "" likewise.
-        epochs: epochs of pre-training, None likewise.
-        ignored: names of the checkpoint's other tensors.
-        prefix: what preceded the tensors' names in the checkpoint.
-        missing: torchvision's names of BatchNorm counters that are not there.
-        which: the network that it is, of a method's two.
-        recipe: differences of a pre-training of ours from the run with the published figures; ""
-            if there is none, or for a stranger's.
-    """
-
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor]  # all of the backbone, BatchNorm counters too
     architecture: str
-    format: str
-    method: str
+    format: str  # a name, names where it may be one of several, or "like" one but for a tensor
+    method: str  # "" where the checkpoint does not tell, as for norm
     norm: str
     epochs: int | None
-    recipe: str
-    ignored: tuple[str, ...]
-    prefix: str
-    missing: tuple[str, ...]
-    which: Which
+    recipe: str  # differences of a pre-training of ours from the one with published figures
+    ignored: tuple[str, ...]  # names of the checkpoint's other tensors
+    prefix: str  # of the tensors' names in the checkpoint
+    missing: tuple[str, ...]  # BatchNorm counters that are not there
+    which: Which  # of a method's two networks
 
     @property
     def ignored_groups(self) -> dict[str, int]:

@@ -10,29 +10,16 @@ from common.files import sha256
 
 @dataclass(frozen=True)
 class Weights:
-    """A pre-trained backbone, or a random one.
+    """A pre-trained backbone, or a random one."""
 
-    Attributes:
-        architecture: torchvision's name of the ResNet; "" where it is not known.
-        path: the file that a job reads; "" for a random initialisation.
-        sha256: of that file; "" for a random initialisation, and for a file that a pre-training
-            has yet to leave.
-        method: pre-training method, for the results table.
-        norm: norm of the pre-training.
-        epochs: epochs of the pre-training; None where unknown.
-        recipe: differences of a pre-training of ours from the run with the published figures; ""
-            if there is none, or for a stranger's.
-        run: name of the pre-training run of ours that leaves them; "" for a stranger's.
-    """
-
-    architecture: str = ""
-    path: str = ""
-    sha256: str = ""
+    architecture: str = ""  # torchvision's name of the ResNet, where it is known
+    path: str = ""  # "" for a random initialisation
+    sha256: str = ""  # of the file; "" while a pre-training has yet to leave it
     method: str = "random"
-    norm: str = ""
-    epochs: int | None = None
-    recipe: str = ""
-    run: str = ""
+    norm: str = ""  # of the pre-training
+    epochs: int | None = None  # of the pre-training, where they are known
+    recipe: str = ""  # differences of a pre-training of ours from the one with published figures
+    run: str = ""  # name of our pre-training run that leaves them
 
     @property
     def name(self) -> str:

@@ -47,7 +47,6 @@ class GaussianBlur:
         self.sigma = sigma
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Blur ``image``."""
         low, high = self.sigma
         sigma = low + (high - low) * torch.rand(()).item()
         return image.filter(ImageFilter.GaussianBlur(sigma))

@@ -41,7 +41,6 @@ class BYOL(SelfSupervised):
         self.train()
 
     def networks(self) -> tuple[Encoder, Encoder]:
-        """The online and the target network."""
         return self.online_net, self.target_net
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:

@@ -44,7 +44,6 @@ class LEWELM(Contrastive):
         self.train()
 
     def networks(self) -> tuple[Encoder, Encoder]:
-        """The online and the target network."""
         return self.online_net, self.target_net
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:

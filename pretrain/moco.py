@@ -21,7 +21,6 @@ class Contrastive(SelfSupervised):
     """A method with a queue of keys: the target encodes them, and its momentum never changes."""
 
     def momentum(self, step: int, total_steps: int) -> float:
-        """``base_momentum`` at all steps."""
         return self.base_momentum
 
     def keys(self, view: Tensor) -> tuple[Tensor, ...]:
@@ -62,7 +61,6 @@ class MoCo(Contrastive):
         self.train()
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
-        """The query and the key encoder."""
         return self.encoder_q, self.encoder_k
 
     def backbone(self) -> nn.Module:

@@ -31,7 +31,6 @@ class MLP(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_dim, n) -> (b, out_dim, n)."""
         return self.mlp(x)
 
 

@@ -95,7 +95,6 @@ class Pretraining(engine.Task):
         )
 
     def rates(self, step: int) -> dict[str, float]:
-        """The learning rate of a step."""
         config = self.config
         return {
             "lr": learning_rate(
@@ -104,7 +103,6 @@ class Pretraining(engine.Task):
         }
 
     def loss(self, batch: Batch) -> Tensor:
-        """The method's loss of the two views of a batch."""
         device = self.world.device
         return self._loss(self.parallel, *(v.to(device, non_blocking=True) for v in batch.views))
 
@@ -114,7 +112,6 @@ class Pretraining(engine.Task):
             return network(view1, view2)
 
     def stepped(self, step: int) -> dict[str, float]:
-        """Move the target."""
         total = self.config.epochs * self.steps_per_epoch
         return {"momentum": self.model.update_target(step, total)}
 
@@ -128,7 +125,6 @@ class Pretraining(engine.Task):
         return self.knn is not None and (epochs % config.knn_every == 0 or epochs == config.epochs)
 
     def validate(self) -> dict[str, float]:
-        """kNN accuracies of the backbone."""
         assert self.knn is not None
         found = self.knn(self.model.backbone(), self.dtype)
         self.progress.best_knn = max(self.progress.best_knn, found[self.accuracy])
@@ -148,7 +144,6 @@ class Pretraining(engine.Task):
         }
 
     def metrics(self) -> dict[str, Any]:
-        """The outcome and the whole configuration."""
         return {
             "kind": "pretrain",
             "title": self.method.title,

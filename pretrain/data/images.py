@@ -42,40 +42,26 @@ Sample = tuple[tuple[Tensor, ...], int, list[str]]
 
 
 class Batch(NamedTuple):
-    """One step's images of one process.
+    """One step's images of one process."""
 
-    Attributes:
-        views: tensors (b, 3, s, s), one for each view; none where no image of them could be read.
-        labels: class indices (b,), int64.
-        skipped: images that could not be read; a training put others in their places.
-    """
-
-    views: tuple[Tensor, ...]
-    labels: Tensor
-    skipped: list[str]
+    views: tuple[Tensor, ...]  # (b, 3, s, s); none where no image of them could be read
+    labels: Tensor  # (b,), int64
+    skipped: list[str]  # unreadable images; a training put others in their places
 
 
 @dataclass
 class ImageSource:
-    """The labelled images of one split; each is some bytes of a file.
+    """The labelled images of one split; each is some bytes of a file."""
 
-    Attributes:
-        description: the folder or shards, as an error message names them.
-        classes: name of each class, by its index.
-        labels: class index of each image.
-        titles: each image as a log line names it: its path, or ``shard.tar/key``.
-        files: paths of all files.
-        parts: of each image (n, 3), the index of its file, and the bytes before and in it there;
-            -1 bytes are the whole file.
-        stamps: size and time of each shard when its headers were read, by its path.
-    """
-
-    description: str
-    classes: Sequence[str]
+    description: str  # the folder or shards, as an error message names them
+    classes: Sequence[str]  # by their indices
     labels: Sequence[int]
-    titles: Sequence[str]
+    titles: Sequence[str]  # in log lines: paths, or ``shard.tar/key``
     files: Sequence[str]
+    # Of each image, (n, 3): the index of its file, and the bytes before and in it there; -1 bytes
+    # are the whole file.
     parts: NDArray[np.int64]
+    # Size and time of each shard when its headers were read, by its path.
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -145,12 +145,10 @@ class Classification(engine.Task):
         )
 
     def rates(self, step: int) -> dict[str, float]:
-        """The learning rates of a step's epoch."""
         factor = decay(step // self.steps_per_epoch, self.config.epochs)
         return {name: rate * factor for name, rate in self.config.rates.items()}
 
     def loss(self, batch: Batch) -> Tensor:
-        """The cross-entropy of a batch."""
         device = self.world.device
         images, labels = (
             tensor.to(device, non_blocking=True) for tensor in (batch.views[0], batch.labels)
@@ -159,7 +157,6 @@ class Classification(engine.Task):
         return F.cross_entropy(self.parallel(inputs), labels)
 
     def validates(self, epochs: int) -> bool:
-        """After every epoch."""
         return epochs > 0
 
     @torch.no_grad()
@@ -196,7 +193,6 @@ class Classification(engine.Task):
         return replace(self.features, vectors=network.head(self.features.vectors))
 
     def contents(self) -> dict[str, Any]:
-        """The tensors that are trained."""
         return {"state_dict": self.model.state_dict()}
 
     def metrics(self) -> dict[str, Any]:

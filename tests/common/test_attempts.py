@@ -1,11 +1,8 @@
 """Every start of a run has a number of its own."""
 
-import json
 import multiprocessing
 import shutil
 from pathlib import Path
-
-import pytest
 
 from common import attempts
 
@@ -35,36 +32,6 @@ def test_copies_that_begin_at_once_have_different_numbers(tmp_path: Path) -> Non
     for copy in copies:
         copy.join()
     assert sorted(found) == list(range(1, 81))
-
-
-def test_only_slurms_new_start_of_the_same_job_is_its_successor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
-        monkeypatch.delenv(name, raising=False)
-    attempts.begin(tmp_path)
-    assert not attempts.is_of_this_job(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    assert not attempts.is_of_this_job(tmp_path)
-    attempts.begin(tmp_path)
-    assert not attempts.is_of_this_job(tmp_path)  # a second command in an allocation
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert attempts.is_of_this_job(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_ID", "13")
-    assert not attempts.is_of_this_job(tmp_path)
-    said = json.loads((tmp_path / "incarnations" / "0002.json").read_text())
-    assert said.keys() == {"id", "slurm_job", "slurm_restart", "host", "pid", "started"}
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    (tmp_path / "incarnations" / "0002.json").write_text("")  # its writer was killed
-    assert not attempts.is_of_this_job(tmp_path)
-
-
-def test_a_copy_whose_folder_became_another_runs_stops(tmp_path: Path) -> None:
-    old = attempts.begin(tmp_path)
-    old.require_newest()
-    (tmp_path / "incarnations" / "0001.json").unlink()
-    with pytest.raises(SystemExit):
-        old.require_newest()
 
 
 def test_a_run_begun_afresh_is_told_from_an_old_copy_of_the_same_number(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from common import checkpoints
 from common.backbones import read_backbone
 from common.checkpoints import StandIn, Unpickler
 from common.errors import UserError
-from tests.common.samples import SAMPLES
 from tests.common.writers import numbered
 
 SMALL = numbered("resnet18")
@@ -243,18 +242,6 @@ def test_what_is_no_tensor_where_one_is_needed_is_named(
     with pytest.raises(UserError, match=said) as error:
         read_backbone(tmp_path / "c.pth")
     assert str(error.value).startswith(f"{tmp_path / 'c.pth'} ") and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["DINO", "InfoMin", "DenseCL", "MoCo v2"])
-def test_a_method_is_told_by_files_with_objects_in_them(name: str, tmp_path: Path) -> None:
-    content = SAMPLES[name].write(SMALL, SMALL)
-    content["message_hub"] = {"runtime_info": {"seed": torch.zeros(1)}, "path": Path("there")}
-    for options in ("args", "opt"):
-        if options in content:
-            content[options].output_dir = Path("there")
-    torch.save(content, tmp_path / "c.pth")
-    backbone = read_backbone(tmp_path / "c.pth")
-    assert (backbone.method, backbone.epochs) == (SAMPLES[name].method, SAMPLES[name].epochs)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.3, 0.999])

@@ -1,16 +1,12 @@
 """A file is the old one or the new one, whatever happens while it is written."""
 
-import hashlib
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_write, check_output, check_writable, sha256
+from common.files import atomic_write, check_output, check_writable
 from tests.folders import forbidden
 
 
@@ -24,33 +20,11 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    code = (
-        "import sys, time\n"
-        "from common.files import atomic_write\n"
-        "with atomic_write(sys.argv[1], 'w') as file:\n"
-        "    file.write('half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline() == b"writing\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert path.read_text() == "old"
-
-
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "file", "w") as file:
         file.write("text")
     (tmp_path / "ordinary").write_text("text")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:

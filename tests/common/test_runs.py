@@ -5,7 +5,6 @@ import fcntl
 import os
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -75,32 +74,3 @@ def test_a_run_that_was_set_aside_is_in_no_table(tmp_path: Path) -> None:
         finished(kind / "a", kind="transfer", x=2)
         found = runs.finished_runs(tmp_path, "transfer")
     assert found == [(kind / "a", {"kind": "transfer", "x": 2})]
-
-
-def test_a_run_that_cannot_be_read_now_is_left_out_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    kind = tmp_path / "runs" / "transfer"
-    for name in "ab":
-        finished(kind / name, kind="transfer", x=1)
-    read = Path.read_text
-
-    def stale(path: Path, *arguments: Any) -> str:
-        if path.parent.name == "a":
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return read(path, *arguments)
-
-    monkeypatch.setattr(Path, "read_text", stale)
-    assert [folder.name for folder, _ in runs.finished_runs(tmp_path, "transfer")] == ["b"]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{kind}/a/metrics.json is left out for now: Stale file handle"
-    ]
-
-
-def test_empty_folders_go_up_to_runs(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "transfer" / "a").mkdir(parents=True)
-    (tmp_path / "runs" / "pretrain").mkdir()
-    runs.delete_empty(tmp_path / "runs" / "transfer" / "a")
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"pretrain"}
-    runs.delete_empty(tmp_path / "runs" / "pretrain")
-    assert list(tmp_path.iterdir()) == []

@@ -45,18 +45,6 @@ def test_the_knn_monitor_before_between_and_after(tmp_path: Path, demo_root: Pat
     assert all(row["knn20_low"] <= row["knn20_top1"] <= row["knn20_high"] for row in rows)
 
 
-def test_unreadable_images_are_counted_and_named(tmp_path: Path, demo_root: Path) -> None:
-    source = sorted((demo_root / "imagenet" / "train" / "disc").iterdir())[:16]
-    (tmp_path / "train" / "disc").mkdir(parents=True)
-    for path in source:
-        (tmp_path / "train" / "disc" / path.name).write_bytes(path.read_bytes())
-    broken = tmp_path / "train" / "disc" / source[3].name
-    broken.write_bytes(broken.read_bytes()[:200])
-    metrics = pretrain(small(data=str(tmp_path), batch_size=8), tmp_path / "run")
-    assert metrics["unreadable_images"] == 2  # once in each epoch
-    assert str(broken) in (tmp_path / "run" / "log.txt").read_text()
-
-
 def engine(config: ResolvedConfig, folder: Path, world: World) -> tuple[Engine, Any]:
     """The loop of a pre-training in this process, and its batches."""
     loop = Engine(Pretraining(config, world), run_in(folder, world))

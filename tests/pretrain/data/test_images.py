@@ -192,11 +192,6 @@ def test_the_next_image_replaces_an_unreadable_one_which_is_named(damaged: Damag
     }
 
 
-def test_titles_are_paths_or_keys_of_shards(damaged: Damaged, tmp_path: Path) -> None:
-    titles = list(damaged(set()).titles)
-    assert titles[5] in (str(tmp_path / "a" / "n0005.png"), "1.tar/n0005")
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_but_unreadable_images_is_an_error(damaged: Damaged, workers: int) -> None:
     batches = damaged(set(range(8))).training_batches(
