@@ -1,7 +1,6 @@
 """Detectron2 checkpoints in a run folder, and a check that the weights filled the backbone."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from common.distributed import World
 from common.errors import UserError
-from common.files import atomic_write, point
+from common.files import point
 from common.resnets import COUNTER
 from common.run_checkpoints import RunCheckpoints
 from detection import compat
@@ -55,11 +54,6 @@ class RunCheckpointer(DetectionCheckpointer):
         """Name the newest checkpoint ``model_final.pth``, as Detectron2 does."""
         assert self.series is not None
         point(self.series.folder / FINAL, self.series.newest_first()[0])
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Let ``last_checkpoint`` name a file, for Detectron2's own tools."""
-        with atomic_write(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
-            file.write(last_filename_basename)
 
     def _read(self, path: Path) -> Any:
         try:

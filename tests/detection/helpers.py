@@ -39,7 +39,7 @@ def shape_state(architecture: str) -> dict[str, Tensor]:
 
 
 def caffe2_name(name: str) -> str:
-    """What MSRA's Caffe2 weights call a tensor of torchvision's ResNet.
+    """Name of a tensor of torchvision's ResNet in MSRA's Caffe2 weights.
 
     >>> caffe2_name("layer1.0.downsample.1.running_var")
     'res2_0_branch1_bn_running_var'
@@ -57,7 +57,7 @@ def caffe2_name(name: str) -> str:
 
 
 def torchvision_name(name: str) -> str:
-    """What Detectron2's own tools/convert-torchvision-to-d2.py makes of torchvision's name."""
+    """Torchvision's name as Detectron2's own tools/convert-torchvision-to-d2.py changes it."""
     name = name if "layer" in name else f"stem.{name}"
     for stage in (1, 2, 3, 4):
         name = name.replace(f"layer{stage}", f"res{stage + 1}")
@@ -107,7 +107,7 @@ def torchvision_resnet(architecture: str, state: dict[str, Tensor], prefix: str)
 
 
 def assert_equal_to_the_bit(here: Path, there: Path) -> None:
-    """What two finished runs trained, its momentum and its scores."""
+    """Compare the weights, momenta and scores of two finished runs."""
     scores = [json.loads((folder / "metrics.json").read_text()) for folder in (here, there)]
     names = [name for name in scores[0] if "AP" in name or "IoU" in name]
     assert names and all(scores[0][name] == scores[1][name] for name in names)
@@ -121,5 +121,5 @@ def assert_equal_to_the_bit(here: Path, there: Path) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as a warning or worse."""
+    """Messages that were logged as a warning or worse."""
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]

@@ -1,4 +1,4 @@
-"""What the training mapper is asked for, and what Detectron2 makes of it."""
+"""Requests that the training mapper refuses, and objects that Detectron2 leaves out."""
 
 import json
 from pathlib import Path

@@ -262,7 +262,7 @@ def test_d8_resizes_logits_twice(small_d8: Any) -> None:
 
 
 def test_the_backbone_of_d8_is_torchvisions_dilated_resnet() -> None:
-    """Whose first blocks keep the dilation of the stage before: the same features, to rounding."""
+    """The first blocks keep the dilation of the stage before: the same features, to rounding."""
     torch.manual_seed(0)
     theirs = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).double()
     for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
