@@ -42,18 +42,12 @@ class Submitted(NamedTuple):
     handle: Any
 
 
-def attach(record: Record, folder: Path) -> Any:
-    """The submitit job of a record, for :func:`follow` in a process that did not submit it.
-
-    The run folder may have been moved, with submitit's files in it.
-    """
+def attach(record: Record) -> Any:
+    """The submitit job of a record, for :func:`follow` in a process that did not submit it."""
     import submitit
 
-    files = Path(record.submitit)
-    moved = folder / "submitit" / record.job_id
-    if not files.exists() and moved.exists():
-        files = moved
-    return submitit.SlurmJob(folder=files, job_id=record.job_id, tasks=list(range(record.tasks)))
+    tasks = list(range(record.tasks))
+    return submitit.SlurmJob(folder=record.submitit, job_id=record.job_id, tasks=tasks)
 
 
 def follow_all(submitted: Sequence[Submitted]) -> None:

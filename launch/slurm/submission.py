@@ -70,7 +70,7 @@ def launch(
             todo = _without_held(todo, known, skips and not resources.wait)
         handles = {}
         for folder, (record, state) in live.items():
-            handles[folder] = attach(record, folder)
+            handles[folder] = attach(record)
             print(
                 f"already submitted: job {record.job_id} ({state.name}), run folder: {folder}",
                 flush=True,

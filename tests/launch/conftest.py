@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from launch.slurm import following as following
+from launch.slurm import following, states
 from launch.slurm.site import PREFIX
-from tests.launch.slurm.fake_slurm import FakeSlurm
+from tests.launch.slurm.fake_slurm import SCRIPTS, FakeSlurm
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +40,18 @@ def fake_slurm(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> FakeSlurm:
     """Slurm's commands, which keep what they were told and say what a test wants them to."""
-    slurm = FakeSlurm(tmp_path_factory.mktemp("slurm"))
+    slurm = FakeSlurm(tmp_path_factory.mktemp("slurm"), SCRIPTS)
     monkeypatch.setenv("PATH", f"{slurm.folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("SLURM_CONF", raising=False)
+    return slurm
+
+
+@pytest.fixture
+def played(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """The commands that a test gives answers to, alone on the PATH."""
+    slurm = FakeSlurm(tmp_path_factory.mktemp("played"), {})
+    monkeypatch.setattr(states, "PAUSE_S", 0.01)
+    monkeypatch.setenv("PATH", str(slurm.folder))
     return slurm
 
 

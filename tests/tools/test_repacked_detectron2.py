@@ -75,13 +75,6 @@ def test_compiled_operators_fail_only_when_used(repacked) -> None:
         pairwise_iou_rotated(boxes, boxes)
 
 
-def test_evaluation_falls_back_to_pycocotools(repacked) -> None:
-    from detectron2.evaluation import coco_evaluation
-    from pycocotools.cocoeval import COCOeval
-
-    assert coco_evaluation.COCOeval_opt is COCOeval
-
-
 def test_model_zoo_finds_its_configs(repacked) -> None:
     from detectron2 import model_zoo
 

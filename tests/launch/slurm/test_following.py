@@ -16,7 +16,7 @@ from launch.slurm import states
 from launch.slurm.following import Submitted, attach, follow, follow_all
 from launch.slurm.job import Job
 from launch.slurm.states import Record
-from tests.launch.slurm.played_slurm import DOWN, FORGOTTEN, PlayedSlurm, error, rows
+from tests.launch.slurm.fake_slurm import DOWN, FORGOTTEN, FakeSlurm, error, rows
 from tests.launch.slurm.submissions import record
 
 SENTENCE = "the disk is full; make room."
@@ -25,7 +25,7 @@ PENDING, FAILED = rows("7|PENDING|BeginTime"), rows("7|FAILED|NonZeroExitCode")
 
 
 @pytest.fixture
-def job(tmp_path: Path, played: PlayedSlurm, monkeypatch: pytest.MonkeyPatch) -> Job:
+def job(tmp_path: Path, played: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setattr(module, "ASK_S", (0.05, 0.05))
     monkeypatch.setattr(module, "POLL_S", 0.02)
     monkeypatch.setattr(module, "LATE_S", 0.1)
@@ -35,7 +35,7 @@ def job(tmp_path: Path, played: PlayedSlurm, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def handle_of(job: Job) -> Any:
-    return attach(record(job.folder), job.folder)
+    return attach(record(job.folder))
 
 
 def file(job: Job, name: str) -> Path:
@@ -65,7 +65,7 @@ def moment(*parts: str) -> str:
 
 
 def test_a_job_is_followed_over_its_requeue(
-    job: Job, played: PlayedSlurm, capsys: pytest.CaptureFixture[str]
+    job: Job, played: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     played.answers(
         "squeue",
@@ -92,7 +92,7 @@ def test_a_job_is_followed_over_its_requeue(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_failed_job_says_what_a_process_said(job: Job, played: PlayedSlurm, rank: int) -> None:
+def test_a_failed_job_says_what_a_process_said(job: Job, played: FakeSlurm, rank: int) -> None:
     played.answers("squeue", moment(RUNNING, prints(job, "one"), says(job, rank, SENTENCE)), FAILED)
     with pytest.raises(UserError, match=r"^the disk is full; make room\.$"):
         follow(handle_of(job), job)
@@ -109,7 +109,7 @@ def test_a_failed_job_says_what_a_process_said(job: Job, played: PlayedSlurm, ra
 )
 def test_a_job_that_was_killed_says_how_it_ended(
     job: Job,
-    played: PlayedSlurm,
+    played: FakeSlurm,
     answers: list[str],
     words: str,
     capsys: pytest.CaptureFixture[str],
@@ -122,9 +122,7 @@ def test_a_job_that_was_killed_says_how_it_ended(
     assert "task 1: Killed" in capsys.readouterr().err
 
 
-def test_a_job_that_wrote_nothing_is_asked_for_a_shared_folder(
-    job: Job, played: PlayedSlurm
-) -> None:
+def test_a_job_that_wrote_nothing_is_asked_for_a_shared_folder(job: Job, played: FakeSlurm) -> None:
     played.answers("squeue", RUNNING, FAILED)
     with pytest.raises(UserError, match=r"7 failed: its node wrote nothing into .*all nodes"):
         follow(handle_of(job), job)
@@ -136,7 +134,7 @@ def test_a_job_that_wrote_nothing_is_asked_for_a_shared_folder(
 @pytest.mark.parametrize(
     "state", ["7|PENDING|DependencyNeverSatisfied", "7|CANCELLED|DependencyNeverSatisfied", ""]
 )
-def test_a_job_whose_parent_failed_says_so(job: Job, played: PlayedSlurm, state: str) -> None:
+def test_a_job_whose_parent_failed_says_so(job: Job, played: FakeSlurm, state: str) -> None:
     Record("slurm", "7", 1, str(job.folder / "submitit" / "7"), "", after="6").write(job.folder)
     played.answers(
         "squeue", rows("7|PENDING|Dependency"), rows(state) if state else error(FORGOTTEN)
@@ -148,7 +146,7 @@ def test_a_job_whose_parent_failed_says_so(job: Job, played: PlayedSlurm, state:
 
 def test_the_log_goes_on_while_slurm_is_away(
     job: Job,
-    played: PlayedSlurm,
+    played: FakeSlurm,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -178,42 +176,25 @@ def test_the_log_goes_on_while_slurm_is_away(
     assert times["after"] - times["before"] > 0.3  # it came when it was printed
 
 
-def test_ctrl_c_detaches_and_says_how_to_come_back(
-    job: Job, played: PlayedSlurm, capsys: pytest.CaptureFixture[str]
+def test_ctrl_c_leaves_all_jobs_alone_and_says_how_to_come_back(
+    job: Job, played: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     played.answers("squeue", moment(RUNNING, prints(job, "one")))
     played.answers("scancel", "exit 0")
     threading.Timer(0.5, _thread.interrupt_main).start()
-    assert not follow(handle_of(job), job)
+    with pytest.raises(SystemExit) as ended:
+        follow_all([Submitted(job, handle_of(job))] * 2)
     out = capsys.readouterr().out
-    assert out.endswith(
+    assert ended.value.code == 130 and "one" in out and not played.calls("scancel")
+    said = (
         "no longer watching; job 7 goes on. The same command with --wait follows it again; "
         f"squeue -j 7 shows it, and its output is {file(job, '7_0_log.out')}\n"
     )
-    assert "one" in out and not played.calls("scancel")
-
-
-def test_ctrl_c_ends_a_command_that_follows_several_jobs(
-    job: Job, played: PlayedSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    played.answers("squeue", moment(RUNNING, prints(job, "one")))
-    threading.Timer(0.5, _thread.interrupt_main).start()
-    with pytest.raises(SystemExit) as ended:
-        follow_all([Submitted(job, handle_of(job))] * 2)
-    assert ended.value.code == 130
-    assert capsys.readouterr().out.count("no longer watching; job 7 goes on.") == 1
-
-
-def test_a_run_folder_that_was_moved_or_is_of_an_array(tmp_path: Path, job: Job) -> None:
-    mine = record(job.folder)
-    moved = job.folder.rename(tmp_path / "moved")
-    assert attach(mine, moved).paths.stdout == moved / "submitit" / "7" / "7_0_log.out"
-    member = Record("slurm", "9_3", 1, "/runs/arrays/a/%j", "")
-    assert str(attach(member, moved).paths.stdout) == "/runs/arrays/a/9_3/9_3_0_log.out"
+    assert out.endswith(said) and out.count("no longer watching") == 1
 
 
 def test_without_accounting_a_forgotten_job_is_judged_by_its_run(
-    job: Job, played: PlayedSlurm
+    job: Job, played: FakeSlurm
 ) -> None:
     left = ends(job, 0, "error", "KeyError: 3")
     played.answers("squeue", moment(RUNNING, prints(job, "one")), moment(left, error(FORGOTTEN)))

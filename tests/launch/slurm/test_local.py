@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from launch.slurm import submission
 from launch.slurm.controller import Controller
 from launch.slurm.executor import start_here
 from launch.slurm.following import follow_local
-from launch.slurm.job import Job, error_file
+from launch.slurm.job import Job
 from launch.slurm.resources import Resources
 from tests.launch.slurm.submissions import Config, job, record
 
@@ -166,33 +165,6 @@ def test_ctrl_c_ends_it(start: Start) -> None:
     with pytest.raises(KeyboardInterrupt):
         follow_local(handle, one, [])
     wait_for(handle.done, 20)
-
-
-def test_an_earlier_job_of_the_same_number_left_nothing_to_this_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = SimpleNamespace(pid=7, poll=lambda: None)
-    monkeypatch.setattr("submitit.local.local.start_controller", lambda **_: process)
-    here = Resources("local", gpus_per_node=0)
-    earlier, handle = (start_here(job(tmp_path), here) for _ in range(2))
-    assert handle.job_id == earlier.job_id == "7"
-    assert error_file(handle.paths) != error_file(earlier.paths)
-
-
-def test_sigterm_when_a_run_has_finished_ends_but_the_rest_of_a_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def tell_late(handle: Any, *arguments: Any) -> None:
-        handle._process.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
-        follow_local(handle, *arguments)
-
-    monkeypatch.setattr(submission, "follow_local", tell_late)
-    jobs = [job(tmp_path), job(tmp_path, seed=1)]
-    with pytest.raises(SystemExit) as ended:
-        submission.launch(jobs, Resources("local", gpus_per_node=0))
-    assert ended.value.code == 143 and jobs[0].folder.exists() and not jobs[1].folder.exists()
-    assert capsys.readouterr().err == "stopped; the same command resumes\n"
 
 
 def test_a_job_whose_output_nobody_reads_any_more_is_named(
