@@ -13,7 +13,7 @@ from common.errors import UserError, command
 from common.files import atomic_write
 from launch.console import print_table
 from launch.options import parse
-from launch.slurm.states import unfinished
+from launch.slurm.unfinished import unfinished
 from launch.tables.tables import TABLES, read, rebuild
 
 MARKDOWN = "summary.md"

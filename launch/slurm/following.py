@@ -22,9 +22,9 @@ from launch.slurm.states import (
     Record,
     State,
     states,
-    steps_done,
     waited_in_vain,
 )
+from launch.slurm.unfinished import steps_done
 
 if TYPE_CHECKING:
     from submitit.core.utils import JobPaths

@@ -14,28 +14,22 @@ from common.errors import UserError, option
 SLURM_GPUS = 8
 TIMEOUT_MIN = 60 * 24
 # What sbatch is told anyway: by an option of ours, or ("") by submitit and us alone.
+_SAME = (
+    "account comment constraint cpus-per-gpu exclude gpus-per-node nodes partition qos wait".split()
+)
 OURS = {
-    "account": "--account",
+    **{name: f"--{name}" for name in _SAME},
     "array": "--array-parallelism",
-    "comment": "--comment",
-    "constraint": "--constraint",
-    "cpus-per-gpu": "--cpus-per-gpu",
     "cpus-per-task": "--cpus-per-gpu",
-    "exclude": "--exclude",
     "export": "a table [env] in slurm.toml",
-    "gpus-per-node": "--gpus-per-node",
     "gpus-per-task": "--gpus-per-node",
     "job-name": "--name",
     "mem": "--mem-gb",
-    "nodes": "--nodes",
     "ntasks-per-node": "--tasks-per-node",
-    "partition": "--partition",
-    "qos": "--qos",
     "requeue": "--max-requeues",
     "no-requeue": "--max-requeues",
     "signal": "--signal-delay-s",
     "time": "--timeout-min",
-    "wait": "--wait",
     **dict.fromkeys("clusters dependency error kill-on-invalid-dep ntasks open-mode".split(), ""),
     **dict.fromkeys("output parsable quiet test-only wrap".split(), ""),
 }

@@ -14,7 +14,8 @@ from common.errors import UserError
 from launch.slurm.following import Submitted, attach, follow_local, stop
 from launch.slurm.job import Job
 from launch.slurm.resources import Resources, processes, resolve_cluster
-from launch.slurm.states import UNKNOWN, Record, State, check_controller, is_held, slurm_jobs
+from launch.slurm.states import UNKNOWN, Record, State, check_controller, slurm_jobs
+from launch.slurm.unfinished import is_held
 
 LOCK = ".submit.lock"  # in runs/
 LOCK_S = 120.0  # for another command, which may be waiting for sbatch

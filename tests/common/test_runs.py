@@ -48,7 +48,7 @@ def test_a_folder_that_a_job_holds_is_not_set_aside(
 def test_who_only_looks_whether_a_folder_is_held_does_not_get_a_job_refused(tmp_path: Path) -> None:
     (tmp_path / runs.LOCK).touch()
     look = open(tmp_path / runs.LOCK, "rb")  # noqa: SIM115
-    fcntl.flock(look, fcntl.LOCK_SH)  # as launch.slurm.states.is_held does, for a moment
+    fcntl.flock(look, fcntl.LOCK_SH)  # as launch.slurm.unfinished.is_held does, for a moment
     end = threading.Timer(0.2, look.close)
     end.start()
     lock = runs.hold(tmp_path)

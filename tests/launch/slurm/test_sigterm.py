@@ -13,7 +13,7 @@ import pytest
 
 from common.runs import is_finished
 from launch.pretrain import run
-from launch.slurm.states import steps_done, unfinished
+from launch.slurm.unfinished import steps_done, unfinished
 from tests.slurm.kill_and_resume import difference, result
 
 ROOT = Path(__file__).parents[3]
