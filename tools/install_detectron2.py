@@ -137,7 +137,11 @@ def pip_options() -> dict[str, list[str]]:
 
 
 def fetch_sdist() -> bytes:
-    """Download the source distribution from pip's own index with unearth: pip refuses this one."""
+    """Download the source distribution from pip's own index with unearth: pip refuses this one.
+
+    Raises:
+        UserError: ``unearth`` is missing, the index cannot be reached, or the hash is wrong.
+    """
     if importlib.util.find_spec("unearth") is None:
         raise UserError(
             f"the command unearth, which fetches {SDIST}, is not installed: "
@@ -178,7 +182,11 @@ def last_line(text: str) -> str:
 
 
 def run_pip(*arguments: str) -> None:
-    """Run pip, whose output goes to the terminal."""
+    """Run pip, whose output goes to the terminal.
+
+    Raises:
+        UserError: pip failed.
+    """
     if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:
         raise UserError(f"pip {' '.join(arguments)} failed: its message above says why")
 
@@ -219,7 +227,11 @@ def installed_tag() -> str | None:
 
 
 def probe() -> str:
-    """The version and place of the installed Detectron2, which must import."""
+    """The version and place of the installed Detectron2.
+
+    Raises:
+        UserError: it does not import.
+    """
     done = subprocess.run([sys.executable, "-P", "-c", PROBE], capture_output=True, text=True)
     if done.returncode:
         raise UserError(
