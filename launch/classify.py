@@ -95,9 +95,8 @@ def plan(options: Command) -> "Job":
 
     output_dir = options.run.output_dir.resolve()
     source = _find(options.weights, output_dir)
-    if config.device == "auto":
-        config = dataclasses.replace(config, device=device(options.resources))
-    config = dataclasses.replace(config, weights=source.weights)
+    where = device(options.resources) if config.device == "auto" else config.device
+    config = dataclasses.replace(config, weights=source.weights, device=where)
     runs.check_divides("--batch-size", config.batch_size, processes(options.resources))
     folder = options.run.folder_of(config.kind, config)
     splits = open_splits(config)

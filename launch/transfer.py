@@ -152,9 +152,7 @@ def plan(
     import segmentation  # noqa: F401  its configs name what it registers
     from detection import own_data
     from detection.config import read, resolve
-    from launch.detectors import find_detector
     from launch.slurm.resources import device, processes
-    from launch.weights import find_weights
 
     datasets = own_data.find(options.dataset, options.eval_only)
     if datasets:
@@ -165,13 +163,8 @@ def plan(
     chosen: dict[TransferConfig, Source] = {}
     for yaml, wanted in itertools.product(yamls, options.weights or (None,)):
         key = wanted, yaml.hash if wanted is None else ""
-        if awaited is not None:
-            sources[key] = awaited
-        elif key not in sources and options.eval_only:
-            sources[key] = find_detector(wanted, options.label)
-        elif key not in sources:
-            output_dir = options.run.output_dir.resolve()
-            sources[key] = find_weights(wanted, yaml.cfg, options.label, output_dir)
+        if key not in sources:
+            sources[key] = awaited or _find(options, wanted, yaml.cfg)
         for lr, seed in itertools.product(options.lr or (None,), range(options.seeds)):
             config = resolve(
                 yaml,
@@ -202,6 +195,16 @@ def plan(
     return list(jobs.values())
 
 
+def _find(options: Command, wanted: str | None, cfg: Any) -> "Source":
+    """The weights, or with ``--eval-only`` the detector, that start a run of a config."""
+    from launch.detectors import find_detector
+    from launch.weights import find_weights
+
+    if options.eval_only:
+        return find_detector(wanted, options.label)
+    return find_weights(wanted, cfg, options.label, options.run.output_dir.resolve())
+
+
 def _require_one_run(one: "Job", other: "Job") -> None:
     """Raise if two different runs would be one folder, as those of YAMLs of one name would."""
     mine, yours = one.config.identity(), other.config.identity()
@@ -219,6 +222,7 @@ def _job(
 ) -> tuple["Job", list[str]]:
     """A run in ``count`` processes, checked; and sentences about repairs of its data sets."""
     from detection.coco import require_usable
+    from detection.config import LOW_LR
     from detection.evaluation import kind_of
     from detection.schedule import steps_of
     from launch.slurm.job import Job
@@ -245,7 +249,13 @@ def _job(
             f"{', scaled from the batch of the config' * config.scaled}",
             flush=True,
         )
-        _warn_of_low_lr(config)
+        if config.low_lr:
+            print(
+                f"warning: lr {config.lr:g} is under {LOW_LR:g} times "
+                f"{config.config_name}'s own {config.own_lr:g}; the run goes on with it and its "
+                "row is marked low_lr (README, 'The learning rate 2e-4')",
+                flush=True,
+            )
     folder, output_dir = run.folder_of(kind.job, config), run.output_dir.resolve()
     steps = 0 if config.eval_only else solver.MAX_ITER
     return Job(kind.job, entries[kind], config, folder, output_dir, steps, source.after), repairs
@@ -259,18 +269,6 @@ def _entries() -> "dict[Kind, Callable[[TransferConfig, Path], Any]]":
     from segmentation.evaluation import SEGMENTATION
 
     return {DETECTION: detection.train.transfer, SEGMENTATION: segmentation.train.transfer}
-
-
-def _warn_of_low_lr(config: "TransferConfig") -> None:
-    from detection.config import LOW_LR
-
-    if config.low_lr:
-        print(
-            f"warning: lr {config.lr:g} is under {LOW_LR:g} times "
-            f"{config.config_name}'s own {config.own_lr:g}; the run goes on with it and its row "
-            "is marked low_lr (README, 'The learning rate 2e-4')",
-            flush=True,
-        )
 
 
 def _warn_of_other_methods(jobs: Sequence["Job"]) -> None:
@@ -291,12 +289,13 @@ def _warn_of_other_methods(jobs: Sequence["Job"]) -> None:
 
 def _check_trains_nothing(options: Command) -> None:
     """Raise for what ``--eval-only`` has no use for."""
-    for option, given in (
-        ("--lr", bool(options.lr)),
-        ("--batch-size", options.batch_size is not None),
-        ("--seeds", options.seeds > 1),
-    ):
-        if given:
+    given = {
+        "--lr": bool(options.lr),
+        "--batch-size": options.batch_size is not None,
+        "--seeds": options.seeds > 1,
+    }
+    for option in given:
+        if given[option]:
             raise UserError(
                 f"{option} is for training, and --eval-only trains nothing; leave it out."
             )

@@ -1,22 +1,13 @@
 """A job in its own processes: whose folder it finds."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common import runs
 from common.errors import UserError
 from launch.slurm.job import Job
-
-
-@dataclass(frozen=True)
-class Config:
-    seed: int
-
-    def identity(self) -> dict[str, Any]:
-        return {"seed": self.seed}
+from tests.launch.slurm.submissions import Config
 
 
 def test_a_job_takes_no_other_runs_result_for_its_own(tmp_path: Path) -> None:
