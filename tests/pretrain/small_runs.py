@@ -1,7 +1,12 @@
 """Trainings of seconds, and what they leave."""
 
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+from torchvision.models._api import register_model
 
 from common.metrics import read_lines
 from common.weights import Weights
@@ -13,6 +18,20 @@ CLASSIFIER: dict[str, Any] = {
 }  # fmt: skip
 
 
+@register_model("tiny")
+def tiny(norm_layer: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
+    """A network of a few weights with a ResNet's children; checkpoints of real ones take long."""
+    children = {
+        "conv1": nn.Conv2d(3, 16, 7, stride=4, padding=3, bias=False),
+        "bn1": norm_layer(16),
+        "relu": nn.ReLU(inplace=True),
+        "layer1": nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), norm_layer(32)),
+        "avgpool": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "fc": nn.Linear(32, 10),
+    }
+    return nn.Sequential(OrderedDict(children))
+
+
 def small(**changes: Any) -> ResolvedConfig:
     """A pre-training of seconds on the embedded data."""
     fields = {
@@ -20,7 +39,8 @@ def small(**changes: Any) -> ResolvedConfig:
         "proj_dim": 16, "hidden_dim": 32, "workers": 1, "log_every": 1, "lr": 0.5, "device": "cpu",
         "knn_every": 0,
     }  # fmt: skip
-    return PretrainConfig(**fields | changes).resolve()  # type: ignore[arg-type]
+    config = PretrainConfig(**fields | changes).resolve()  # type: ignore[arg-type]
+    return replace(config, backbone="tiny")
 
 
 def linear(data: Path | str, **changes: Any) -> ClassifierConfig:
