@@ -62,14 +62,6 @@ def test_a_job_saves_and_is_requeued(on_slurm: None, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGUSR2) is submitits_handler
 
 
-def test_a_job_that_slurm_requeues_itself_saves_and_goes_on(on_slurm: None, tmp_path: Path) -> None:
-    with handle_signals() as told, told.deferred():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert told.should_save()
-        told.exit_if_preempted()
-        assert not told.should_save()
-
-
 def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None) -> None:
     with handle_signals() as told:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -81,14 +73,6 @@ def test_with_nothing_to_save_a_job_leaves_at_once(on_slurm: None) -> None:
             raise AssertionError
     with handle_signals() as told, told.deferred(), pytest.raises(Requeued), told.immediate():
         os.kill(os.getpid(), signal.SIGUSR2)
-
-
-def test_a_job_that_is_told_in_its_last_step_leaves_after_it(on_slurm: None) -> None:
-    with handle_signals() as told, pytest.raises(Requeued):
-        with told.deferred():
-            assert not told.should_save()
-            os.kill(os.getpid(), signal.SIGUSR2)
-        raise AssertionError
 
 
 def test_a_refusal_is_not_taken_for_a_checkpoint_that_cannot_be_read(

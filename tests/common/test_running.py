@@ -6,9 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,58 +36,37 @@ def assert_refused(folder: Path) -> None:
         pass
 
 
-@pytest.fixture
-def first_copy(tmp_path: Path) -> Any:
-    """Starts a job of another process in ``tmp_path / "run"``, which goes on until it is ended."""
-    started = []
-
-    def start(**environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(tmp_path / "run")],
-            env={**os.environ, **environment},
+def test_one_job_holds_a_folder_until_slurm_starts_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr(runs, "GLANCE_S", 0.2)
+    monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
+    with ExitStack() as stack:
+        first = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(folder)],
+            env={**os.environ, "SLURM_JOB_ID": "7"},
             cwd=Path(__file__).parent.parent.parent,
             stdout=subprocess.PIPE,
             text=True,
         )
-        started.append(process)
-        assert process.stdout is not None and process.stdout.readline() == "1\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def test_a_folder_that_a_job_holds_is_refused(
-    tmp_path: Path, first_copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first_copy(SLURM_JOB_ID="7")
-    monkeypatch.setattr(runs, "GLANCE_S", 0.2)
-    assert_refused(tmp_path / "run")
-    monkeypatch.setenv("SLURM_JOB_ID", "8")
-    monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
-    assert_refused(tmp_path / "run")
-    assert attempts.count(tmp_path / "run") == 1
-
-
-def test_the_same_slurm_job_takes_over_and_its_first_copy_stops(
-    tmp_path: Path, first_copy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = first_copy(SLURM_JOB_ID="7")
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(runs, "PATIENCE_S", 0.2)
-    assert_refused(tmp_path / "run")  # a second command in the same allocation
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with running(tmp_path / "run", {}, "cpu") as run:
-        assert run.attempt.number == 2
-        monkeypatch.delenv("SLURM_JOB_ID")
-        monkeypatch.setattr(runs, "GLANCE_S", 0.2)
-        with pytest.raises(UserError, match="in use by a job"):  # the second copy's now
-            runs.hold(tmp_path / "run")
-        started = time.monotonic()
-        assert first.wait(20) == 1 and time.monotonic() - started < 10
-    with running(tmp_path / "run", {}, "cpu") as run:
+        stack.enter_context(first)
+        stack.callback(first.kill)
+        assert first.stdout is not None and first.stdout.readline() == "1\n"
+        assert_refused(folder)
+        for job in ("8", "7"):  # another job, and a second command in the same allocation
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            assert_refused(folder)
+        assert attempts.count(folder) == 1
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with running(folder, {}, "cpu") as run:
+            assert run.attempt.number == 2
+            monkeypatch.delenv("SLURM_JOB_ID")
+            with pytest.raises(UserError, match="in use by a job"):  # the second copy's now
+                runs.hold(folder)
+            started = time.monotonic()
+            assert first.wait(20) == 1 and time.monotonic() - started < 10
+    with running(folder, {}, "cpu") as run:
         assert run.attempt.restarts == 2
 
 
@@ -108,6 +86,8 @@ def _refused_everywhere(world: World, folder: Path) -> None:
     assert_refused(folder)
 
 
-def test_all_processes_are_refused_together(tmp_path: Path, first_copy: Callable[..., Any]) -> None:
-    first_copy()
-    in_processes(_refused_everywhere, tmp_path / "run")
+def test_all_processes_are_refused_together(tmp_path: Path) -> None:
+    lock = runs.hold(tmp_path)
+    assert lock is not None
+    with lock:
+        in_processes(_refused_everywhere, tmp_path)
