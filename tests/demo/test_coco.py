@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from demo import CLASSES, COCO_IDS, Counts, scenes
+from demo import CLASSES, COCO_IDS, Counts
 from demo.coco import _signed_area, polygons
 
 
@@ -77,12 +77,6 @@ def test_random_masks(height: int, width: int, density: float, seed: int) -> Non
         check(mask)
     else:
         assert polygons(mask) == []
-
-
-@pytest.mark.parametrize("index", range(10))
-def test_scenes(index: int) -> None:
-    for instance in scenes.several(scenes.generator(1, "polygons", index)).instances:
-        check(instance.mask)
 
 
 def test_a_ring_is_cut_through_its_hole() -> None:

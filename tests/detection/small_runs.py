@@ -4,9 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from common.files import sha256
 from common.metrics import read_lines
+from common.weights import Weights
 from detection.config import TransferConfig, read, resolve
-from tests.detection.helpers import CONFIGS
+from detection.convert import convert
+from tests.detection.helpers import CONFIGS, LEWEL_PREFIX, save_lewel, shape_state
 
 TINY = (
     "MODEL.DEVICE cpu MODEL.RPN.POST_NMS_TOPK_TRAIN 20 MODEL.RPN.POST_NMS_TOPK_TEST 5 "
@@ -21,6 +26,15 @@ def tiny(overrides: str = "", **changes: Any) -> TransferConfig:
     """Four iterations of two small images each."""
     words = tuple(f"{TINY} {overrides}".split())
     return resolve(read(CONFIGS / "demo_R_18_FPN.yaml"), overrides=words, **changes)
+
+
+def constant_weights(folder: Path, architecture: str) -> Weights:
+    """A converted ResNet whose tensors are known: all of them 0.01."""
+    state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state(architecture).items()}
+    save_lewel(folder / "in.pth", state, LEWEL_PREFIX)
+    convert(folder / "in.pth", folder / "R.pkl")
+    path = str(folder / "R.pkl")
+    return Weights(architecture, path, sha256(path), "LEWEL_B", "eman", 200)
 
 
 def iterations(folder: Path) -> list[int]:

@@ -1,13 +1,10 @@
 """Missing datasets are named, and the embedded ones are registered."""
 
 import contextlib
-import io
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
-from pycocotools.coco import COCO
 
 import demo
 from common.errors import UserError
@@ -45,21 +42,6 @@ def test_missing_files_are_named(
     monkeypatch.delenv("DETECTRON2_DATASETS")
     with pytest.raises(UserError, match=r"under datasets \(DETECTRON2_DATASETS is not set\); set"):
         require_usable(cfg)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_the_embedded_data_is_registered(demo_root: Path, split: str) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(demo_root / "coco" / "annotations" / f"instances_{split}2017.json"))
-    records = DatasetCatalog.get(f"demo_coco_{split}")
-    metadata = MetadataCatalog.get(f"demo_coco_{split}")
-    assert {r["image_id"] for r in records} == truth.imgs.keys()
-    assert all(Path(r["file_name"]).is_file() for r in records)
-    assert sum(len(r["annotations"]) for r in records) == len(truth.anns)
-    assert metadata.thing_classes == list(demo.CLASSES)
-    assert list(metadata.thing_dataset_id_to_contiguous_id) == list(demo.COCO_IDS)
-    assert metadata.evaluator_type == "coco"
-    assert len(demo.CLASSES) == config("demo_R_18_FPN").MODEL.ROI_HEADS.NUM_CLASSES
 
 
 def test_the_embedded_data_is_drawn_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,19 @@ from common.metrics import read_lines
 from common.weights import Weights
 from detection import inspection, train
 from detection.config import read, resolve
-from detection.convert import convert
 from detection.train import transfer
 from tests.alone import Ended, told_after
-from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
-from tests.detection.small_runs import FIRST, SECOND, TINY, copy, iterations, killed, tiny
+from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit
+from tests.detection.small_runs import (
+    FIRST,
+    SECOND,
+    TINY,
+    constant_weights,
+    copy,
+    iterations,
+    killed,
+    tiny,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +39,7 @@ def log_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def r18(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    """A converted ResNet-18 whose tensors are known: all of them 0.01."""
-    folder = tmp_path_factory.mktemp("weights")
-    state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state("resnet18").items()}
-    save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
-    convert(folder / "in.pth", folder / "R-18.pkl")
-    path = str(folder / "R-18.pkl")
-    return Weights("resnet18", path, sha256(path), "LEWEL_B", "eman", 200)
+    return constant_weights(tmp_path_factory.mktemp("weights"), "resnet18")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def test_the_backbone_starts_from_the_weights(
 
 def test_weights_of_another_depth_are_refused(r18: Weights, tmp_path: Path) -> None:
     overrides = "MODEL.RESNETS.DEPTH 50 MODEL.RESNETS.RES2_OUT_CHANNELS 256"
-    with pytest.raises(UserError, match=r"R-18\.pkl has no tensor for .* backbone\.bottom_up\."):
+    with pytest.raises(UserError, match=r"R\.pkl has no tensor for .* backbone\.bottom_up\."):
         transfer(tiny(overrides, weights=r18), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
 
@@ -199,7 +201,7 @@ def test_a_trained_detector_evaluated_again_has_the_same_scores(
 
 
 def test_a_backbone_alone_is_no_detector_to_evaluate(r18: Weights, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"R-18\.pkl lacks \d+ tensors of demo_R_18_FPN, such as"):
+    with pytest.raises(UserError, match=r"R\.pkl lacks \d+ tensors of demo_R_18_FPN, such as"):
         transfer(tiny(weights=r18, eval_only=True), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
 

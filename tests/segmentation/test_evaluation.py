@@ -1,13 +1,12 @@
 """mIoU against NumPy, on masks of our own and on VOC's."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -19,7 +18,10 @@ from detection.evaluation import evaluate, kind_of
 from segmentation import datasets
 from segmentation.evaluation import SEGMENTATION
 from segmentation.masks import CLASSES
+from tests.detection.conftest import registered
 from tests.detection.helpers import config
+
+__all__ = ["registered"]
 
 Masks = dict[str, NDArray[np.uint8]]
 NAMES = ["mIoU", "fwIoU", *(f"IoU-{name}" for name in CLASSES), "mACC", "pACC"]
@@ -63,7 +65,7 @@ def seg_config(name: str) -> Any:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[tuple[str, Masks]]:
+def made(tmp_path: Path, registered: list[str]) -> tuple[str, Masks]:
     """Three masks of random blocks with ignored pixels, of 6 of the classes."""
     root, name = tmp_path / "VOC2012", f"made_{tmp_path.name}"
     generator = np.random.default_rng(0)
@@ -78,9 +80,8 @@ def made(tmp_path: Path) -> Iterator[tuple[str, Masks]]:
         Image.new("RGB", (width, height)).save(root / "JPEGImages" / f"{image}.jpg")
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text("a\nb\nc\n")
     datasets.register(name, root, "val", "SegmentationClass")
-    yield name, truth
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    registered.append(name)
+    return name, truth
 
 
 def perturbed(truth: Masks, share: float = 0.3) -> Masks:

@@ -1,4 +1,4 @@
-"""The transfer job with an FCN: what a run leaves, weights, several processes, being pickled."""
+"""The transfer job with an FCN: what a run leaves, resuming, weights, several processes."""
 
 import json
 import math
@@ -10,17 +10,15 @@ import torch
 
 from common.distributed import World
 from common.errors import UserError
-from common.files import sha256
 from common.metrics import read_lines
-from common.weights import Weights
 from detection import train as detection_train
 from detection.config import TransferConfig, read, resolve
-from detection.convert import convert
 from segmentation.evaluation import SEGMENTATION
 from segmentation.masks import CLASSES
 from segmentation.train import transfer
 from tests.alone import Ended, told_after
-from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit, save_lewel, shape_state
+from tests.detection.helpers import CONFIGS, assert_equal_to_the_bit
+from tests.detection.small_runs import constant_weights
 from tests.processes import in_processes
 
 TINY = (
@@ -28,7 +26,7 @@ TINY = (
     "INPUT.MIN_SIZE_TEST 48 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) "
     "SOLVER.WARMUP_ITERS 0 TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
 )
-# What makes of a config of FCN-16s one of FCN-D8.
+# From a config of FCN-16s to one of FCN-D8.
 D8 = (
     "MODEL.META_ARCHITECTURE FCND8 MODEL.SEM_SEG_HEAD.NAME FCND8Head MODEL.RESNETS.RES5_DILATION 4 "
     "MODEL.RESNETS.OUT_FEATURES ('res4','res5') INPUT.CROP.TYPE absolute_distorted "
@@ -46,15 +44,6 @@ def tiny(overrides: str = "", config: str = "demo_voc_R_18_FCN", **changes: Any)
 @pytest.fixture(autouse=True)
 def log_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection_train, "LOG_PERIOD", 1)
-
-
-def converted(folder: Path, architecture: str) -> Weights:
-    """A ResNet whose tensors are known: all of them 0.01."""
-    state = {k: torch.full(v.shape, 0.01).to(v.dtype) for k, v in shape_state(architecture).items()}
-    save_lewel(folder / "in.pth", state, "module.online_net.backbone.")
-    convert(folder / "in.pth", folder / f"{architecture}.pkl")
-    path = str(folder / f"{architecture}.pkl")
-    return Weights(architecture, path, sha256(path), "LEWEL_B", "eman", 200)
 
 
 def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
@@ -110,7 +99,7 @@ def test_the_dilated_backbone_starts_from_the_weights(
         "DATASETS.TRAIN ('demo_voc_2012_train_sem_seg',) "
         "DATASETS.TEST ('demo_voc_2012_val_sem_seg',)"
     )
-    weights = converted(tmp_path, "resnet50")
+    weights = constant_weights(tmp_path, "resnet50")
     metrics = transfer(tiny(overrides, config, weights=weights, lr=1e-20), tmp_path / "run")
     state = torch.load(tmp_path / "run" / "model_final.pth", weights_only=False)["model"]
     found = {k: v for k, v in state.items() if k.startswith("backbone.")}
