@@ -17,8 +17,10 @@ def in_processes(function: Callable[..., None], *arguments: Any, size: int = 2) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Forks of a server that has imported torch, once for all tests.
-    multiprocessing.set_forkserver_preload(["pretrain.train", "pretrain.evaluation.classifier"])
+    # Forks of a server that has imported torch and Detectron2, once for all tests.
+    multiprocessing.set_forkserver_preload(
+        ["pretrain.train", "pretrain.evaluation.classifier", "segmentation.train"]
+    )
     given = dict(os.environ), size, port, function, arguments
     mp.start_processes(_enter, given, nprocs=size, start_method="forkserver")
 
