@@ -78,7 +78,7 @@ def test_a_job_imports_it_from_anywhere(tmp_path: Path) -> None:
     """Neither the working folder nor an editable install of the checkout comes before it."""
     code = taken(tmp_path / "code", ROOT)
     names = ("common", "demo", "detection", "launch.slurm.job", "pretrain.train", "segmentation")
-    script = f"import importlib\nfor n in {names!r}: print(importlib.import_module(n).__file__)"
+    script = f"from importlib.util import find_spec\nfor n in {names!r}: print(find_spec(n).origin)"
     hold = code / "launch" / "slurm" / "hold_signals.py"
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(hold), sys.executable, "-P", "-c", script],
