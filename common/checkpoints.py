@@ -136,7 +136,7 @@ def _stand_in(module: str, name: str, **attributes: object) -> type[StandIn]:
 
 
 def _member(owner: Any, name: str) -> type[StandIn]:
-    """In the place of ``getattr``, by which old protocols name what is in a class or an object."""
+    """A stand-in for a member that ``getattr`` finds, by which old protocols name nested ones."""
     return _stand_in(str(getattr(owner, "__module__", "")), name)
 
 

@@ -25,46 +25,33 @@ ITSELF = ""  # what is no layer but a tensor
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a network: in one of the containers, behind one of the prefixes.
+    """The place of a network: in one of the containers, behind one of the prefixes."""
 
-    Attributes:
-        containers: keys that lead to a dict of tensors, joined by "/"; "" is the file itself.
-        prefixes: what precedes the names of the backbone's tensors, without ``module.``.
-    """
-
-    containers: tuple[str, ...]
-    prefixes: tuple[str, ...]
+    containers: tuple[str, ...]  # keys that lead to a dict of tensors, joined by "/"; "": the file
+    prefixes: tuple[str, ...]  # of the backbone's tensors, without ``module.``
 
 
 @dataclass(frozen=True)
 class Format:
     """A kind of checkpoint.
 
-    Names are without ``module.``. Patterns are regular expressions in which a dot is a dot.
-
-    Attributes:
-        name: what it is called.
-        online: the network that gradients trained.
-        target: the one that followed it by EMA; None where the method has one network.
-        companions: tensors (patterns of the beginnings of their names) or keys of the file that
-            must be there too, for formats with the same place are told apart by them.
-        method: what trained it, as results tables call it; "" where many methods write it.
-        rest: all that may be there beside the networks: {pattern of a layer's name: its tensors}.
-            The name begins with the container and "/" where that holds no network.
-        again: where the online network may be a second time.
-        told: where the file itself names its method; keys joined by "/".
-        epoch: where the file says how many epochs are done; read where the method is known.
+    Names are without ``module.``. Patterns are regular expressions in which a dot is a dot. Keys
+    that lead to something are joined by "/".
     """
 
     name: str
-    online: Place
-    target: Place | None = None
+    online: Place  # of the network that gradients trained
+    target: Place | None = None  # of the one that followed it by EMA, if there is one
+    # Beginnings (patterns) of tensors' names or keys of the file that must be there too: they tell
+    # formats with the same place apart.
     companions: tuple[str, ...] = ()
-    method: str = ""
+    method: str = ""  # as results tables call it; "" where many methods write it
+    # All that may be there beside the networks: {pattern of a layer's name: its tensors}. The name
+    # begins with the container and "/" where that holds no network.
     rest: Mapping[str, str] = field(default_factory=dict)
-    again: Place | None = None
-    told: str = ""
-    epoch: str = "epoch"
+    again: Place | None = None  # of the online network a second time
+    told: str = ""  # where the file itself names its method
+    epoch: str = "epoch"  # where it says how many are done; read where the method is known
 
 
 def _in(containers: tuple[str, ...], *prefixes: str) -> Place:

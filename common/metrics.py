@@ -36,7 +36,7 @@ def drop(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:
 
 
 class MetricsLog:
-    """Appends to a ``metrics.jsonl`` that has been rewound to ``step``."""
+    """A ``metrics.jsonl`` to append to, rewound to ``step``."""
 
     def __init__(self, path: Path, step: int) -> None:
         rewind(path, "step", step)

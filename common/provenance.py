@@ -93,7 +93,7 @@ def _detectron2() -> str:
 
 
 def device_name(device: torch.device, processes: int) -> str:
-    """For example ``8 x NVIDIA H200, driver 570.86.15`` or ``2 x cpu``."""
+    """The job's devices, such as ``8 x NVIDIA H200, driver 570.86.15`` or ``2 x cpu``."""
     import torch
 
     if device.type != "cuda":

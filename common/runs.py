@@ -122,7 +122,7 @@ def delete_empty(folder: Path) -> None:
 
 @contextmanager
 def set_aside(folder: Path, wanted: bool) -> Iterator[None]:
-    """For ``--fresh``: put an earlier run aside, and delete it once the block has ended.
+    """Put an earlier run aside for ``--fresh``, and delete it once the block has ended.
 
     If the block raises before the new run wrote anything of its own, the earlier one is back.
     """

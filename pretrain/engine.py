@@ -104,7 +104,7 @@ class Task(ABC):
         """The loss of this process's share of a batch."""
 
     def stepped(self, step: int) -> dict[str, float]:
-        """Called after the optimizer's step; columns of the step's row."""
+        """Columns of the step's row; called after the optimizer's step."""
         return {}
 
     def measures(self) -> dict[str, Tensor]:
@@ -381,7 +381,7 @@ class Sums:
         return loss, round(skipped)
 
     def state(self) -> dict[str, Any]:
-        """Of this process: sums and random streams."""
+        """Sums and random streams of this process."""
         state = {"loss": self.loss.item(), "skipped": self.skipped, "rng": torch.get_rng_state()}
         if self.world.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.world.device)

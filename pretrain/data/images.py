@@ -102,9 +102,7 @@ class ImageSource:
     def evaluation_batches(
         self, transform: Transform, batch_size: int, workers: int, rank: int = 0, size: int = 1
     ) -> Iterable[Batch]:
-        """Process ``rank``'s share of the images, each once, with one view; unreadable ones
-        are left out and named.
-        """
+        """Process ``rank``'s share of the images, each once; unreadable ones are named."""
         share = [i for i in range(len(self)) if i // self.block % size == rank]
         images = EvaluationImages(self.subset(share), transform)
         return _batches(images, workers, batch_size=batch_size)
