@@ -27,14 +27,6 @@ def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match="runs is a file where"):
-        check_writable(tmp_path / "runs" / "transfer" / "name")
-    check_writable(tmp_path / "new" / "transfer" / "name")
-    assert os.listdir(tmp_path) == ["runs"]
-
-
 def test_a_folder_that_shows_nobody_what_is_in_it_is_named(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     ours.mkdir()
@@ -46,14 +38,3 @@ def test_a_folder_that_shows_nobody_what_is_in_it_is_named(tmp_path: Path) -> No
     with forbidden(ours):
         check_output(ours / "x.pkl")  # the attempt to write says what is wrong
     assert os.listdir(ours) == []
-
-
-def test_what_is_in_the_place_of_an_output_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=f"{tmp_path} is a folder; give the file"):
-        check_output(tmp_path)
-    with pytest.raises(UserError, match=rf"{tmp_path}/file is a file where .*/more/x\.pkl needs a"):
-        check_output(tmp_path / "file" / "more" / "x.pkl")
-    check_output(tmp_path / "file")  # which is replaced
-    check_output(tmp_path / "new" / "x.pkl")
-    assert os.listdir(tmp_path) == ["file"]

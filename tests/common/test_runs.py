@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from common import runs
-from common.errors import UserError
 
 
 def finished(folder: Path, **metrics: object) -> Path:
@@ -27,22 +26,6 @@ def test_an_earlier_run_is_back_where_its_successor_wrote_nothing(tmp_path: Path
     with runs.set_aside(folder, wanted=True):
         folder.mkdir()
     assert not runs.is_finished(folder) and {p.name for p in tmp_path.iterdir()} == {"a"}
-
-
-def test_a_folder_that_a_job_holds_is_not_set_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "GLANCE_S", 0.2)
-    folder = finished(tmp_path / "a")
-    lock = runs.hold(folder)
-    assert lock is not None
-    with (
-        lock,
-        pytest.raises(UserError, match="in use by a job"),
-        runs.set_aside(folder, wanted=True),
-    ):
-        pass
-    assert runs.is_finished(folder)
 
 
 def test_who_only_looks_whether_a_folder_is_held_does_not_get_a_job_refused(tmp_path: Path) -> None:

@@ -92,18 +92,6 @@ def test_images_of_any_mode_are_seen_in_colour(tmp_path: Path) -> None:
     assert batch.views[0].shape == (5, 3, 32, 32) and batch.skipped == []
 
 
-def test_views_of_a_folder_are_the_same_with_workers(demo_root: Path) -> None:
-    source, views = open_images("demo"), RandomViews(byol_views(32), seed=5)
-    order = StepBatches(len(source), 16, 1, 5, start=3)
-    expected, batch = (next(iter(source.training_batches(views, order, w))) for w in (0, 2))
-    assert same([batch], [expected])
-    assert len(batch.views) == 2 and batch.views[0].shape == (16, 3, 32, 32)
-    (epoch, index) = next(iter(order))[0]
-    with Image.open(source.files[index]) as image:
-        first = views(image.convert("RGB"), epoch, index)
-    assert torch.equal(first[0], batch.views[0][0])
-
-
 def check_against_folder(folder: ImageSource, shards: ImageSource) -> None:
     """Names, labels, training views and evaluation views are those of the image files."""
     assert (list(shards.names), list(shards.labels)) == (list(folder.names), list(folder.labels))
