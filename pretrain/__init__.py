@@ -1,1 +1,1 @@
-"""Images in, LEWEL checkpoint out."""
+"""Images in, checkpoint of LEWEL or another method out."""

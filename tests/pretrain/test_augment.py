@@ -117,7 +117,7 @@ def check_jitter(jitter: transforms.RandomApply, saturation: tuple[float, float]
 
 
 def test_byol_views_parameters_and_their_order() -> None:
-    """DESIGN, "Views": what each step is, for both views."""
+    """Each step, of both views."""
     for pipeline, (blur, solarize) in zip(byol_views(224), [(1.0, 0.0), (0.1, 0.2)], strict=True):
         crop, flip, jitter, grey, blurring, solarizing, _, _ = steps_of(pipeline)
         check_crop(crop, 0.2)

@@ -26,7 +26,7 @@ def resolve(method: str, **changes: Any) -> Any:
 
 
 # Method, norm if not its default, epochs; batch, lr, weight decay, momentum, warm-up, whether LARS
-# adapts the MLPs' norms: DESIGN's recipes, MoCo's README.
+# adapts the MLPs' norms: LEWEL's release scripts and log, MoCo's README.
 PUBLISHED = [
     ("lewel_b", "eman", 100, 1024, 3.6, 1e-6, 0.98, 10, True),
     ("lewel_b", "eman", 200, 1024, 3.6, 1.5e-6, 0.98, 10, False),
