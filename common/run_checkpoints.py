@@ -28,9 +28,9 @@ class RunCheckpoints:
         self.stem, self.suffix = stem, suffix
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the checkpoint of ``step`` and delete old ones; the newest. For the main process.
+        """Write the checkpoint of ``step``, delete old ones, and return its path.
 
-        SystemExit if a later copy of this job has begun.
+        The main process alone calls it. SystemExit if a later copy of this job has begun.
         """
         self.attempt.require_newest()
         checkpoints.save(self._path(self.attempt.number, step), state)

@@ -39,7 +39,10 @@ class Weights:
         return {"weights": self.name, "weights_sha256": self.sha256}
 
     def settled(self) -> "Weights":
-        """The same with the SHA-256 of the file, which must be there by now, and the one known."""
+        """The same with the SHA-256 of the file, which must be there by now.
+
+        A UserError if another SHA-256 is known already.
+        """
         if not self.path:
             return self
         if not os.path.isfile(self.path):

@@ -68,16 +68,13 @@ def configs_of(suite: str) -> list[Path]:
     return [path for path in names if not path.name.startswith(("Base-", "demo_"))]
 
 
-def takes_backbone(config: str) -> bool:
-    """True if a config, by the YAML's name, is for a self-supervised backbone."""
-    return config.endswith(("_infomin", "_moco")) or ("_FCN_" in config and "_rand" not in config)
-
-
 def sweeps(options: Command) -> list[transfer.Command]:
     """The transfer commands of a suite: what starts from the checkpoint, and what does not."""
+    from detection.config import PLACEHOLDER, read
+
     groups: dict[tuple[bool, int], list[Path]] = {}
     for path in configs_of(options.suite):
-        own_start = not takes_backbone(path.stem)
+        own_start = read(path).cfg.MODEL.WEIGHTS != PLACEHOLDER
         seeds = SEEDS if path.stem.startswith("pascal_voc_R_50_C4") else 1
         groups.setdefault((own_start, seeds), []).append(path)
     return [

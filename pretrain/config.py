@@ -75,7 +75,7 @@ class PretrainConfig(TrainingConfig):
 
     Attributes:
         method: lewel_b, byol, lewel_m or moco_v2.
-        val_data: Validation images for the kNN monitor, likewise. Default: val/ beside train/.
+        val_data: Validation images for the kNN monitor, as for --data. Default: val/ beside train/.
         norm: eman (BN, and a target with averaged statistics), syncbn, or for methods with a
             queue shufflebn. Default: the method's own.
         epochs: Epochs of pre-training.

@@ -13,7 +13,11 @@ from pretrain.moco import Contrastive, enqueue, info_nce, new_queue
 
 
 class LEWELM(Contrastive):
-    """LEWEL's encoder twice, and a queue for each branch; arguments as for LEWEL and MoCo."""
+    """LEWEL's encoder twice, and a queue for each branch.
+
+    ``norm`` is ``eman`` or ``shufflebn``; all else as for :class:`pretrain.lewel.LEWEL` and
+    :class:`pretrain.moco.MoCo`.
+    """
 
     queue: Tensor
     queue_ptr: Tensor

@@ -33,8 +33,13 @@ class Contrastive(SelfSupervised):
 class MoCo(Contrastive):
     """Query and key encoder and a queue of keys; tensors are named as in MoCo's release.
 
-    ``norm`` is ``shufflebn`` (the key encoder's BatchNorm over shuffled images) or ``eman``;
-    ``base_momentum`` holds at all steps.
+    Args:
+        backbone: name of a torchvision ResNet.
+        norm: ``shufflebn`` (the key encoder's BatchNorm over shuffled images) or ``eman``.
+        proj_dim: dimension of the embeddings.
+        queue_size: negatives.
+        temperature: of InfoNCE.
+        base_momentum: the key encoder's momentum, at all steps.
     """
 
     queue: Tensor

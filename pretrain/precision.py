@@ -14,7 +14,8 @@ def autocast_dtype(amp: str, world: World) -> torch.dtype | None:
     """The type of the forward pass's matrix products, the same in all processes; None for float32.
 
     ``auto`` is bfloat16 where every process's GPU has it, float16 if one is older, for a scaled
-    gradient of float16 must not meet one of bfloat16 in their sum. CPUs never use float16.
+    gradient of float16 must not meet one of bfloat16 in their sum. CPUs never use float16. All
+    processes call this together.
     """
     if amp == "off" or (world.device.type == "cpu" and amp != "bf16"):
         return None

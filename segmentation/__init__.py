@@ -8,7 +8,7 @@ Importing this package registers what ``det_configs/*.yaml`` name beyond Detectr
 import sys
 
 # While Python looks for the module of ``python -m segmentation.train_aug``, which needs no network.
-if sys.argv[:1] != ["-m"]:
+if not (sys.argv[:1] == ["-m"] and "segmentation.train_aug" in sys.orig_argv):
     from segmentation import backbone, datasets, fcn
 
     __all__ = ["backbone", "datasets", "fcn"]

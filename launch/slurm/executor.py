@@ -104,6 +104,8 @@ def submit(jobs: Sequence[Job], resources: Resources, after: str) -> list[Any]:
 def _slurm_executor(
     name: str, folder: Path, resources: Resources, code: Path, after: str
 ) -> submitit.AutoExecutor:
+    if shutil.which("srun") is None:
+        raise UserError("sbatch is on the PATH but srun is not; jobs need both.")
     python = shlex.quote(sys.executable)
     hold = shlex.quote(str(code / "launch" / "slurm" / "hold_signals.py"))
     executor = submitit.AutoExecutor(

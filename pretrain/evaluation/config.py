@@ -47,7 +47,7 @@ class EvaluationConfig(TrainingConfig):
     """The options of both linear and semi-supervised evaluation.
 
     Attributes:
-        val_data: Validation images, likewise. Default: those beside the training images.
+        val_data: Validation images, as for --data. Default: those beside the training images.
         image_size: Side of the crops in pixels.
         batch_size: Images per step over all processes.
         epochs: Epochs of training; the learning rate falls to a tenth at 60 and 80 % of them.

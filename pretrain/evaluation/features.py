@@ -49,8 +49,9 @@ def extract(
 ) -> Features:
     """Features of this process's share of the images, each once; the network is as before.
 
-    The network is on the process's device; its feature maps (b, c, h, w) are averaged over their
-    pixels. The images are seen as the centre crop of a resized image.
+    The network is on the process's device, with autocast to ``dtype``; its feature maps
+    (b, c, h, w) are averaged over their pixels, vectors (b, c) are taken as they are. The images
+    are seen as the centre crop of a resized image.
     """
     batches = source.evaluation_batches(
         centre_crop(image_size),

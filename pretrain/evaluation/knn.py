@@ -33,7 +33,8 @@ def predict(
 ) -> Tensor:
     """The classes that the neighbours vote for, (len(ks), q), many queries at a time.
 
-    Queries (q, c) and memory (m, c) may have any length; each of ``ks`` is at most m.
+    Queries (q, c) and memory (m, c) need not be normalised; ``labels`` (m,) are the memory's. Each
+    of ``ks`` is at most m.
     """
     memory = F.normalize(memory, dim=1)
     found = torch.empty(len(ks), len(queries), dtype=torch.int64, device=queries.device)
@@ -66,7 +67,7 @@ def cross_validated(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> tuple[int, Accuracy]:
-    """kNN over one set of features (n, c): each fold is classified by the others.
+    """kNN over one set of features (n, c) with labels (n,): each fold is classified by the others.
 
     The folds have each class in equal shares. They are not independent, so that the interval is
     an approximation. Returns the neighbours that voted, ``k`` clipped to the smallest class that

@@ -139,6 +139,16 @@ def test_a_refused_job_is_a_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().err == ""
 
 
+def test_without_srun_nothing_is_written(
+    tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fake_slurm.folder / "srun").unlink()
+    monkeypatch.setenv("PATH", str(fake_slurm.folder))
+    with pytest.raises(UserError, match="srun is not"):
+        start([job(tmp_path)], CPUS)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_an_earlier_run_is_as_it_was_after_a_refusal(
     fresh: bool, tmp_path: Path, fake_slurm: FakeSlurm
