@@ -82,7 +82,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def check_writable(folder: Path) -> None:
     """Raise a UserError unless a run folder is writable or could be made; makes nothing."""
-    existing = _nearest(folder)
+    existing = nearest(folder)
     if not existing.is_dir():
         raise UserError(
             f"{existing} is a file where the run folder {folder} needs a folder; "
@@ -99,12 +99,12 @@ def check_output(path: Path) -> None:
     """Raise a UserError if a folder, or a file, is in the place of a file to write."""
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give the file to write, not its folder.")
-    existing = _nearest(path.parent)
+    existing = nearest(path.parent)
     if not existing.is_dir():
         raise UserError(f"{existing} is a file where {path} needs a folder; choose another place.")
 
 
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """The first that exists of a path and the folders that it is in."""
     existing = path.absolute()
     while not os.path.exists(existing):  # Path's own raises inside a folder that is not ours

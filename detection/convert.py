@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from common.command_line import parse
 from common.errors import UserError, command
 from common.files import atomic_write, check_output
 from common.locks import locked
@@ -245,10 +246,10 @@ def _command(
     """Convert a checkpoint of a self-supervised ResNet to Detectron2 weights.
 
     Args:
-        checkpoint: a checkpoint of any known format.
-        output: the .pkl to write.
-        online: convert the network that gradients trained; the default.
-        target: convert the network that followed it by EMA.
+        checkpoint: A checkpoint of any known format.
+        output: The .pkl to write.
+        online: Convert the network that gradients trained, as by default.
+        target: Convert the network that followed it by EMA.
     """
     if online and target:
         raise UserError("--online and --target are two networks; give one of them.")
@@ -259,8 +260,7 @@ def _command(
 @command
 def main(arguments: list[str] | None = None) -> None:
     """``python -m detection.convert IN OUT [--target]``."""
-    style = (tyro.conf.FlagCreatePairsOff,)
-    tyro.cli(_command, prog="python -m detection.convert", args=arguments, config=style)
+    parse(_command, "python -m detection.convert", arguments)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
@@ -39,23 +41,23 @@ class Command:
     with what is not finished.
 
     Attributes:
-        weights: The checkpoint, or the folder of a pre-training run, for whose end the jobs wait on
-            Slurm.
-        suite: lewel (the rows of LEWEL's README) or full (every config of det_configs/ but the
-            demo's, random and supervised starts too).
+        weights: A checkpoint, or the run folder of a pre-training. Jobs of the latter wait for its
+            end on Slurm.
+        suite: The rows of LEWEL's README, or every config. But not the demo's; full has random and
+            supervised starts too.
         dry_run: Print the runs and a lower bound of detection's GPU hours, and stop.
-        label: Name of the pre-training method in the results tables, where the checkpoint does
-            not tell.
-        batch_size: Images per iteration of the transfer jobs; another than a config's scales it.
-        data: ImageNet, for linear evaluation; default: IMAGENET_DIR. "none" leaves that row out.
+        label: Name of the method in tables. Default: what the checkpoint tells.
+        batch_size: Images per iteration of the transfer jobs. Another than a config's scales it.
+            Default: each config's.
+        data: ImageNet for linear evaluation; none: without it. Default: IMAGENET_DIR.
     """
 
-    weights: str
+    weights: Annotated[str, tyro.conf.arg(metavar="FILE")]
     suite: Literal["lewel", "full"] = "lewel"
     dry_run: bool = False
     label: str | None = None
     batch_size: int | None = None
-    data: str | None = None
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=resources)
 

@@ -3,7 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from common import runs
 from common.errors import UserError
@@ -21,19 +23,18 @@ RANDOM_BACKBONE = "resnet50"
 
 @dataclass(frozen=True)
 class WeightOptions:
-    """The backbone that is evaluated.
+    """Backbone that is evaluated.
 
     Attributes:
-        weights: A checkpoint of ours or of a known format, or "none" for random weights; or the
-            folder of a pre-training run, for whose end the job waits on Slurm. Default: the
-            newest finished pre-training run.
-        backbone: The ResNet of random weights, resnet50 if left out; also, which pre-training
-            runs the default looks at. A checkpoint itself tells its own.
-        label: Name of the pre-training method in the results table, where the checkpoint does not
-            tell.
+        weights: A checkpoint, the run folder of a pre-training, or none. Checkpoints may be of any
+            known format; the job of a run folder waits for its end on Slurm; "none" is a random
+            start. Default: the newest finished pre-training run.
+        backbone: The ResNet of random weights. Also, which pre-training runs the default looks at;
+            a checkpoint itself tells its own. Default: resnet50.
+        label: Name of the method in tables. Default: what the checkpoint tells.
     """
 
-    weights: str | None = None
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     backbone: str | None = None
     label: str | None = None
 

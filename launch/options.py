@@ -8,9 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-import tyro
-
-from common import runs
+from common import command_line, runs
 from common.errors import UserError
 from common.files import check_writable
 from common.provenance import ROOT
@@ -27,10 +25,10 @@ Command = TypeVar("Command")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The folder of a run.
+    """Folder of a run.
 
     Attributes:
-        name: Name of the run folder; by default made of what tells the run from others.
+        name: Name of the run folder. Default: made of what tells it apart.
         output_dir: Folder that holds runs/ and results/.
         fresh: Delete what an earlier run of this name left, and start again.
     """
@@ -61,13 +59,13 @@ class RunOptions:
 
 
 def parse(command: type[Command], prog: str, arguments: list[str] | None = None) -> Command:
-    """The command line as a ``command``; tyro prints what is wrong with it and exits with 2."""
+    """The command line as a ``command``, as :func:`common.command_line.parse` reads it.
+
+    The site's settings are in it where its job goes to Slurm.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     _require_values(command, words)
-    # --epochs and not --config.epochs; --fresh without a --no-fresh.
-    style = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    parsed = tyro.cli(command, prog=prog, args=words, config=style)
-    return site.kept_to_slurm(parsed, words)
+    return site.kept_to_slurm(command_line.parse(command, prog, words), words)
 
 
 def located(config: Path) -> Path:

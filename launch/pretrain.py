@@ -30,7 +30,7 @@ class Command:
     Typed again, the same command resumes the run, or says that it is finished.
 
     Attributes:
-        then: Configs of det_configs/ to fine-tune by from what this run leaves: on Slurm, jobs that
+        then: Configs of det_configs/ to fine-tune by from what this run leaves. On Slurm, jobs that
             wait for its end, on one node each; elsewhere after it. --wait follows this run only.
         list_recipes: Print the recipes of all methods, and do nothing else.
     """
@@ -38,7 +38,7 @@ class Command:
     config: PretrainConfig = field(default_factory=PretrainConfig)
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=resources)
-    then: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML [YAML ...]")] = ()
+    then: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML ...")] = ()
     list_recipes: bool = False
 
 

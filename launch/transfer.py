@@ -50,27 +50,26 @@ class Command:
     Detectron2's own tools.
 
     Attributes:
-        config: Files of det_configs/, or their names, or any Detectron2 YAML.
-        weights: Checkpoints, Detectron2 weights (.pkl), or "none" for a random start; or the
-            folder of a pre-training run, for whose end the jobs wait on Slurm. Default: the
-            config's own MODEL.WEIGHTS; where that is a placeholder, the newest finished
-            pre-training run.
-        lr: SOLVER.BASE_LR for the config's own batch, literally. Default: the config's.
+        config: Files or names of det_configs/, or any Detectron2 YAML.
+        weights: Checkpoints, run folders of pre-trainings, Detectron2's .pkl, or none. The job of
+            a run folder waits for its end on Slurm; "none" is a random start. Default: the
+            config's, or else the newest finished pre-training run.
+        lr: SOLVER.BASE_LR for the config's own batch. Literally; other batches scale it.
+            Default: the config's.
         batch_size: Images per iteration over all processes. Another than the config's scales
-            learning rate, iterations and steps by Detectron2's linear rule.
+            learning rate, iterations and steps by Detectron2's linear rule. Default: the config's.
         seed: Seed of heads, order and augmentation.
         seeds: How many seeds, counted from --seed.
-        label: Name of the pre-training method in the results table, where the checkpoint does
-            not tell.
-        dataset: Your own data in COCO's format, to train on and to test on, in the place of the
-            config's: each NAME=ANNOTATIONS.json:IMAGES, or a name that
-            ~/.config/lewel-transfer/datasets.toml defines. With --eval-only one, to test on.
-        eval_only: Only evaluate --weights, a trained detector such as a run's model_final.pth.
+        label: Name of the method in tables. Default: what the checkpoint tells.
+        dataset: Your data in COCO's format, to train and test on. Each
+            NAME=ANNOTATIONS.json:IMAGES, or a name that ~/.config/lewel-transfer/datasets.toml
+            defines. With --eval-only one, to test on. Default: the config's.
+        eval_only: Only evaluate --weights, a trained detector. Such as a run's model_final.pth.
     """
 
-    config: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML [YAML ...]")]
-    weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
-    lr: Annotated[tuple[float, ...], tyro.conf.arg(metavar="LR [LR ...]")] = ()
+    config: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML ...")]
+    weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE ...")] = ()
+    lr: Annotated[tuple[float, ...], tyro.conf.arg(metavar="LR ...")] = ()
     batch_size: int | None = None
     seed: int = 0
     seeds: int = 1

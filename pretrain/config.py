@@ -4,8 +4,11 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from common.command_line import RARE
 from common.errors import UserError, option
 from common.resnets import ARCHITECTURES
 from common.runs import UNSAID, check_seed, short_hash
@@ -16,7 +19,7 @@ from pretrain.method import Method, Norm
 CHECKPOINT = "checkpoint.pth.tar"  # a link to the newest one
 
 HOW = {"identity": False}  # of the computation, not of the run's identity
-_OF_SOME = {"of_some_methods": True}
+_OF_SOME = {"of_some_methods": True} | RARE
 _COUNTS = ("epochs", "batch_size", "image_size", "proj_dim", "hidden_dim", "neck_layers", "heads")
 _RANGES: dict[str, tuple[str, ...]] = {
     "at least 1": (*_COUNTS, "queue_size", "log_every", "knn_images"),
@@ -31,17 +34,17 @@ class TrainingConfig:
     """The options of all that trains here.
 
     Attributes:
-        data: Folder with train/<class>/<image> in it, WebDataset shards (a folder of .tar files
-            or a pattern such as train-{000..146}.tar), or "demo" for the embedded set. Default:
-            the environment variable IMAGENET_DIR.
-        seed: Seed of weights, order, views, and of a subset that is drawn.
+        data: Folder of images, WebDataset shards, or "demo". The folder has
+            train/<class>/<image> in it; shards are a folder of .tar files or a pattern such as
+            train-{000..146}.tar; "demo" is the embedded set. Default: IMAGENET_DIR.
+        seed: Seed of weights, order and views. Also of a subset that is drawn.
         workers: Data-loader processes of each process.
-        amp: Mixed precision: auto is bf16 where the GPU has it, else fp16; off on CPUs.
-        device: auto (GPUs where there are), cpu or cuda.
+        amp: Mixed precision. auto is bf16 where the GPU has it, else fp16; off on CPUs.
+        device: Where to compute. auto is on GPUs where there are some.
         log_every: Steps between two lines of metrics.jsonl.
     """
 
-    data: str | None = None
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     seed: int = 0
     workers: int = field(default=8, metadata=HOW)
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
@@ -71,40 +74,43 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainingConfig):
-    """A pre-training run. What is left out comes from the method's published recipe.
+    """Pre-training, by the published recipe (--list-recipes) but for what is typed.
 
     Attributes:
         method: lewel_b, byol, lewel_m or moco_v2.
-        val_data: Validation images for the kNN monitor, as for --data. Default: val/ beside train/.
-        norm: eman (BN, and a target with averaged statistics), syncbn, or for methods with a
-            queue shufflebn. Default: the method's own.
+        val_data: Validation images of the kNN monitor. As for --data. Default: val/ beside train/.
+        norm: BatchNorm of online network and target. eman is BN, and a target with averaged
+            statistics; shufflebn is for methods with a queue. Default: the method's.
         epochs: Epochs of pre-training.
-        batch_size: Images per step over all processes; the recipe's if left out.
-        lr: Peak learning rate for that batch. The recipe's, scaled with the batch, if left out.
-        weight_decay: The recipe's if left out.
-        base_momentum: Momentum of the target at the first step; the recipe's if left out.
-        warmup_epochs: Epochs of linear warm-up; the recipe's if left out, or a tenth of the
-            epochs where that is less and the number of epochs is not a published one.
-        adapt_mlp_norms: LEWEL_B and BYOL: let LARS adapt the norms' weights in neck and
-            predictors, and let them decay; the recipe's if left out.
+        batch_size: Images per step over all processes. Default: the recipe's.
+        lr: Peak learning rate for that batch. Default: the recipe's, scaled.
+        weight_decay: Weight decay. Default: the recipe's.
+        base_momentum: Momentum of the target at the first step. Default: the recipe's.
+        warmup_epochs: Epochs of linear warm-up. At most a tenth of the epochs where their number
+            is not a published one. Default: the recipe's.
+        adapt_mlp_norms: LEWEL_B and BYOL: LARS and weight decay for the norms of the MLPs. Their
+            weights in neck and predictors. Default: the recipe's.
         backbone: A torchvision ResNet.
         image_size: Side of the views in pixels.
-        proj_dim: Dimension of the embeddings; the method's if left out, as all that follow.
-        hidden_dim: Width of the neck's and the predictors' MLPs.
-        neck_layers: Layers of these MLPs.
-        heads: LEWEL: groups of features and alignment maps.
-        scale: LEWEL: temperature of the alignment maps.
-        loss_weight: LEWEL: weight of the global branch; the aligned one has the rest.
-        queue_size: MoCo and LEWEL_M: negatives.
-        temperature: MoCo and LEWEL_M: of InfoNCE.
-        checkpoint_min: Minutes between checkpoints inside an epoch; each epoch ends with one.
-        knn_every: Epochs between kNN evaluations of the backbone, and before the first and after
-            the last; 0 for none.
-        knn_images: Training images in the kNN's memory, equally many of each class.
+        proj_dim: Dimension of the embeddings. Default: the method's.
+        hidden_dim: Width of the neck's and the predictors' MLPs. Default: the method's.
+        neck_layers: Layers of these MLPs. Default: the method's.
+        heads: LEWEL: groups of features and alignment maps. Default: the method's.
+        scale: LEWEL: temperature of the alignment maps. Default: the method's.
+        loss_weight: LEWEL: weight of the global branch. The aligned one has the rest. Default: the
+            method's.
+        queue_size: MoCo and LEWEL_M: negatives. Default: the method's.
+        temperature: MoCo and LEWEL_M: of InfoNCE. Default: the method's.
+        checkpoint_min: Minutes between checkpoints inside an epoch. Each epoch ends with one.
+        knn_every: Epochs between kNN evaluations; 0 for none. Of the backbone, and before the
+            first and after the last.
+        knn_images: Training images in the kNN's memory. Equally many of each class.
     """
 
     method: str = "lewel_b"
-    val_data: str | None = field(default=None, metadata=HOW)
+    val_data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = field(
+        default=None, metadata=HOW
+    )
     norm: Norm | None = None
     epochs: int = 200
     batch_size: int | None = None

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from common.command_line import parse
 from common.errors import UserError, command
 from common.files import atomic_write
 from segmentation.masks import CLASSES, IGNORE, read_mask
@@ -154,7 +155,7 @@ def _convert(mat: Path, image: Path, folder: Path) -> None:
 @command
 def main() -> None:
     """``python -m segmentation.train_aug SBD VOC2012``."""
-    tyro.cli(make, prog="python -m segmentation.train_aug")
+    parse(make, "python -m segmentation.train_aug")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
+from common.command_line import RARE
 from common.errors import UserError, option
 
 SLURM_GPUS = 8
@@ -41,48 +42,47 @@ class Resources:
     """Place and resources of a job.
 
     Attributes:
-        cluster: slurm, local (a background process on this machine), debug (this process), or
-            auto: this process under torchrun or srun, else Slurm if sbatch is on the PATH,
-            else local.
+        cluster: Slurm, this machine, or this process. auto: this process under torchrun or srun,
+            else Slurm if sbatch is on the PATH, else local. local: a background process on this
+            machine. debug: this process.
         nodes: Number of nodes.
-        gpus_per_node: One process each; 0 runs on CPUs. Default: 8 on Slurm, all of this
-            machine's elsewhere.
+        gpus_per_node: One process each; 0 runs on CPUs. Default: 8 on Slurm, else all.
         tasks_per_node: Processes of each node. Default: one per GPU; 1 on CPUs.
         cpus_per_gpu: CPU cores of each process.
         mem_gb: Memory of each node in GB. Default: the partition's own.
-        partition: Slurm partition.
-        account: Slurm account.
-        qos: Slurm quality of service.
+        partition: Slurm partition. Default: Slurm's.
+        account: Slurm account. Default: Slurm's.
+        qos: Slurm quality of service. Default: Slurm's.
         constraint: Features that the nodes must have, as for sbatch.
         exclude: Nodes that are not to be used, as for sbatch.
         comment: A comment for Slurm's accounts.
-        slurm: Other options of sbatch, such as reservation=x wckey=name exclusive; also
+        slurm: Other options of sbatch. Such as reservation=x wckey=name exclusive; also
             gres=gpu:TYPE:8, for GPUs of a type.
         timeout_min: Time limit of the job in minutes. Default: a day on Slurm.
-        signal_delay_s: How many seconds before the end of a job Slurm warns it.
-        max_requeues: How often Slurm may start a job again that was preempted, lost its node or
-            met its time limit.
-        array_parallelism: How many jobs of a sweep run at once. Default: as many as Slurm lets.
+        signal_delay_s: Seconds before the end of a job at which Slurm warns it.
+        max_requeues: How often Slurm may start the job again. One that was preempted, lost its
+            node or met its time limit.
+        array_parallelism: Jobs of a sweep that run at once. Default: as many as Slurm lets.
         wait: Follow the log of a Slurm job to its end.
     """
 
     cluster: Literal["auto", "slurm", "local", "debug"] = "auto"
     nodes: int = 1
     gpus_per_node: int | None = None
-    tasks_per_node: int | None = None
-    cpus_per_gpu: int = 8
-    mem_gb: float | None = None
+    tasks_per_node: int | None = field(default=None, metadata=RARE)
+    cpus_per_gpu: int = field(default=8, metadata=RARE)
+    mem_gb: float | None = field(default=None, metadata=RARE)
     partition: str | None = None
     account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
-    comment: str | None = None
-    slurm: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE [KEY=VALUE ...]")] = ()
+    qos: str | None = field(default=None, metadata=RARE)
+    constraint: str | None = field(default=None, metadata=RARE)
+    exclude: str | None = field(default=None, metadata=RARE)
+    comment: str | None = field(default=None, metadata=RARE)
+    slurm: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
     timeout_min: int | None = None
-    signal_delay_s: int = 120
-    max_requeues: int = 20
-    array_parallelism: int | None = None
+    signal_delay_s: int = field(default=120, metadata=RARE)
+    max_requeues: int = field(default=20, metadata=RARE)
+    array_parallelism: int | None = field(default=None, metadata=RARE)
     wait: bool = False
 
 

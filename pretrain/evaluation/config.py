@@ -47,13 +47,13 @@ class EvaluationConfig(TrainingConfig):
     """The options of both linear and semi-supervised evaluation.
 
     Attributes:
-        val_data: Validation images, as for --data. Default: those beside the training images.
+        val_data: Validation images, as for --data. Default: those beside the others.
         image_size: Side of the crops in pixels.
         batch_size: Images per step over all processes.
-        epochs: Epochs of training; the learning rate falls to a tenth at 60 and 80 % of them.
+        epochs: Epochs of training. The learning rate falls to a tenth at 60 and 80 % of them.
     """
 
-    val_data: str | None = None
+    val_data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     image_size: int = 224
     batch_size: int = LINEAR.batch_size
     epochs: int = LINEAR.epochs
@@ -70,10 +70,10 @@ class EvaluationConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class LinearConfig(EvaluationConfig):
-    """A linear classifier on frozen features.
+    """Linear classifier on frozen features.
 
     Attributes:
-        lr: Learning rate for that batch. Default: 0.4 for 256 images, scaled with the batch.
+        lr: Learning rate for that batch. Default: 0.4 for 256 images, scaled.
         weight_decay: Weight decay of the classifier.
     """
 
@@ -90,15 +90,16 @@ class LinearConfig(EvaluationConfig):
 
 @dataclass(frozen=True)
 class SemiConfig(EvaluationConfig):
-    """The whole network fine-tuned on a small share of the labels.
+    """Whole network, fine-tuned on a small share of the labels.
 
     Attributes:
         percent: Share of the training images.
-        list_path: SimCLR's list of these images, one file name a line. Default: a seeded choice
-            of the same size with equally many of each class.
-        backbone_lr: Learning rate of the backbone for that batch. Default: for 256 images 1e-4 at
-            1 % and 1e-2 at 10 %, scaled with the batch.
-        head_lr: Learning rate of the classifier for that batch. Default: likewise 1.0 and 0.1.
+        list_path: SimCLR's list of these images. One file name a line. Default: a seeded,
+            balanced choice.
+        backbone_lr: Learning rate of the backbone for that batch. For 256 images 1e-4 at 1 % and
+            1e-2 at 10 %, scaled with the batch. Default: the protocol's.
+        head_lr: Learning rate of the classifier for that batch. For 256 images 1.0 at 1 % and 0.1
+            at 10 %, scaled with the batch. Default: the protocol's.
         weight_decay: Weight decay of all parameters.
     """
 

@@ -65,10 +65,12 @@ def test_it_ends_quietly_where_nobody_reads_it(tmp_path: Path, words: list[str])
 def test_wrong_words_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_lewel(tmp_path / "in.pth", shape_state("resnet18"), LEWEL_PREFIX)
     words = [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]
-    for wrong in ([str(tmp_path / "nothing"), words[1]], [*words, "--online", "--target"]):
+    for wrong in (
+        [str(tmp_path / "nothing"), words[1]], [*words, "--online", "--target"], [*words, "--taget"]
+    ):  # fmt: skip
         code, out, err = run_main(wrong, capsys)
         assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("error: ")
-    for wrong in (words[:1], [*words, "more"], [*words, "--taget"]):  # in tyro's words
+    for wrong in (words[:1], [*words, "more"]):  # in tyro's words
         assert run_main(wrong, capsys)[:2] == (2, "")
 
 

@@ -78,10 +78,10 @@ def test_help_shows_them(
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         parsed("--help")
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    assert "(default: gpu)" in shown and "(default: 480.0)" in shown
-    assert "(default: reservation=x nice=100 exclusive)" in shown
+    assert "(default: gpu, this site's)" in shown and "(default: 480, this site's)" in shown
+    assert "(default: reservation=x nice=100 exclusive, this site's)" in shown
 
 
 def test_a_job_elsewhere_has_what_was_typed(settings: None, fake_slurm: FakeSlurm) -> None:
