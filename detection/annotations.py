@@ -38,6 +38,8 @@ class Verdict(NamedTuple):
     run_lengths: str  # the first object with a mask in run lengths, if there is one
     changed: bool  # True if the file cannot be used as it is
     sha256: str = ""  # of the file
+    images: int = 0  # that can be used
+    annotated: int = 0  # of these, with an object that is no crowd
 
     @property
     def classes(self) -> list[str]:
@@ -70,6 +72,8 @@ def judge(content: Any, *, scored: bool, masks: bool) -> tuple[Verdict, Any]:
         judged.examples,
         judged.run_lengths,
         judged.changed,
+        images=len(judged.images),
+        annotated=len(judged.annotated),
     )
     return verdict, judged.content() if scored or judged.changed else content
 
@@ -98,6 +102,7 @@ class _Judged:
         self.scored, self.masks = scored, masks
         self.repairs: Counter[str] = Counter()
         self.unusable = self.objects = 0
+        self.annotated: set[Any] = set()  # ids of images with objects
         self.examples: list[str] = []
         self.run_lengths, self.changed = "", False
         self.unused: set[Any] = set()  # ids of images that are left out
@@ -233,6 +238,7 @@ class _Judged:
             annotation = annotation | {"area": area}
         if not annotation.get("iscrowd"):
             self.objects += 1
+            self.annotated.add(annotation["image_id"])
             if isinstance(mask, dict) and not self.run_lengths:
                 self.run_lengths = f"annotation {annotation.get('id')} of {image['file_name']}"
         return annotation

@@ -23,7 +23,7 @@ from detection.datasets import advice, nothing_to_train_on, require_files
 
 log = logging.getLogger("detection")
 
-LAYOUT = 3  # of verdicts in the cache; another number has the files read again
+LAYOUT = 4  # of verdicts in the cache; another number has the files read again
 
 
 def require_usable(cfg: Any) -> list[str]:
@@ -36,7 +36,7 @@ def require_usable(cfg: Any) -> list[str]:
     sentences: list[str] = []
     classes: dict[str, list[str]] = {}
     for name, file in coco_files(cfg).items():
-        found = verdict(name, file, **_uses(cfg, name))
+        found = verdict_of(cfg, name, file)
         _check(cfg, name, file, found)
         classes[name] = found.classes
         if found.repairs:
@@ -68,6 +68,11 @@ def verdict(name: str, file: Path, *, scored: bool, masks: bool) -> Verdict:
         return cached("annotations", facts, lambda: first()[0], lambda it: Verdict(*it))
     except OSError as error:
         raise UserError(f"dataset {name}: {file} cannot be read: {error.strerror}.") from error
+
+
+def verdict_of(cfg: Any, name: str, file: Path) -> Verdict:
+    """The verdict on the file of a config's dataset, for what the config does with it."""
+    return verdict(name, file, **_uses(cfg, name))
 
 
 def coco_files(cfg: Any) -> dict[str, Path]:

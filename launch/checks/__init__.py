@@ -1,0 +1,1 @@
+"""What ``launch/doctor.py`` looks at: software, GPUs, data sets, disk, Slurm."""
