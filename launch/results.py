@@ -15,6 +15,7 @@ from launch.console import print_table
 from launch.options import parse
 from launch.slurm.unfinished import unfinished
 from launch.tables.tables import TABLES, read, rebuild
+from launch.watching import watch
 
 MARKDOWN = "summary.md"
 
@@ -29,9 +30,13 @@ class Command:
 
     Attributes:
         output_dir: Folder that holds runs/ and results/.
+        watch: Show what is queued and running, how far it is, and what failed, until all has ended.
+        every: Seconds between two looks of --watch.
     """
 
     output_dir: Path = Path()
+    watch: bool = False
+    every: float = 5.0
 
 
 def show(output_dir: Path) -> None:
@@ -87,7 +92,11 @@ def _pretrained(folder: Path, metrics: dict[str, Any]) -> list[str]:
 @command
 def main() -> None:
     """The console command."""
-    show(parse(Command, "launch/results.py").output_dir)
+    options = parse(Command, "launch/results.py")
+    if options.watch:
+        watch(options.output_dir, options.every)
+    else:
+        show(options.output_dir)
 
 
 if __name__ == "__main__":

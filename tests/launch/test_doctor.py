@@ -47,7 +47,7 @@ def test_nothing_installed_is_said_by_the_command_itself(nowhere: Path) -> None:
     command = [sys.executable, "-S", str(CONFIGS.parent / "launch" / "doctor.py")]
     done = subprocess.run(command, capture_output=True, text=True)
     found = lines_of(done.stdout)
-    assert (done.returncode, done.stderr, found.keys()) == (1, "", {"Python", "packages"})
+    assert (done.returncode, done.stderr, set(found)) == (1, "", {"Python", "packages"})
     assert found["packages"].startswith("missing ") and " tyro," in found["packages"]
     assert "to mend it: " in done.stdout and "cannot run without packages" in done.stdout
 
