@@ -142,6 +142,7 @@ ROWS = (
         r"finished pre-training(.*\n)*.*NAME(.*\n)*.*UNFINISHED.*pending",
     ),
     # Tools
+    Row("python launch/doctor.py", r"coco_2017_val: 10 of 5,000 images(.*\n)*.*infomin: can run"),
     Row("python -m detection.convert checkpoint.pth.tar R-50.pkl", "318 of 318 backbone tensors"),
     Row(
         "python -m detection.convert checkpoint.pth.tar R-50-target.pkl --target", "target network"
