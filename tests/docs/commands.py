@@ -141,6 +141,11 @@ ROWS = (
         "python launch/results.py",
         r"finished pre-training(.*\n)*.*NAME(.*\n)*.*UNFINISHED.*pending",
     ),
+    Row(
+        "python launch/results.py --watch",
+        "UNFINISHED",
+        variables={"ENDED": "1"},  # Slurm knows no job any more
+    ),
     # Tools
     Row("python launch/doctor.py", r"coco_2017_val: 10 of 5,000 images(.*\n)*.*infomin: can run"),
     Row("python -m detection.convert checkpoint.pth.tar R-50.pkl", "318 of 318 backbone tensors"),

@@ -20,7 +20,10 @@ from tests.docs.play import Command
 from tests.launch.slurm.fake_slurm import SCRIPTS, FakeSlurm
 
 # Jobs of a Slurm that has no node to spare: each one waits.
-WAITING = """for job in "$here"/*.sh; do name=${job##*/}; echo "${name%.sh}|PENDING|None"; done"""
+WAITING = """
+[ "$ENDED" ] && exit
+for job in "$here"/*.sh; do name=${job##*/}; echo "${name%.sh}|PENDING|None"; done
+"""
 PRETRAINING = (
     "launch/pretrain.py --epochs 1 --batch-size 60 --image-size 32 --proj-dim 16 --hidden-dim 32 "
     "--workers 0 --knn-every 0 --name NAME --cluster debug"
