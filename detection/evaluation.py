@@ -1,11 +1,15 @@
 """Kinds of transfer jobs, and the scores of a detector on its test set."""
 
+import math
+import tempfile
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.evaluation import (
     COCOEvaluator,
@@ -14,19 +18,29 @@ from detectron2.evaluation import (
     inference_on_dataset,
     print_csv_format,
 )
+from detectron2.evaluation.pascal_voc_evaluation import voc_eval
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from hotcoco import COCO, COCOeval
 from torch import nn
 
 from common.errors import UserError
+from common.files import write_json
 from common.workers import outlive_sigterm, sentence
 from detection.compat import hotcoco_eval
 from detection.mapper import Mapper, TestMapper, TrainMapper
 
 Scores = Mapping[str, Mapping[str, float]]
 
-AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+VOC_AP = ("AP", "AP50", "AP75")
+AP_NAMES = (*VOC_AP, "APs", "APm", "APl")
 TASKS = {"bbox": "box", "segm": "mask"}
+
+PER_CLASS = "per_class.json"
+"""Beside the predictions, scores of each class: ``{"box_AP": {"cat": 38.5, ...}, ...}``."""
+
+VOC_PREDICTIONS = "voc_predictions.json"
+"""VOC's detections by class: ``image score x0 y0 x1 y1`` of each, pixels counted from 1."""
 
 
 class HotCOCOEvaluator(COCOEvaluator):
@@ -56,19 +70,44 @@ class PresentVOCEvaluator(PascalVOCDetectionEvaluator):
     """Detectron2's VOC evaluator, with means of the classes that the test set has.
 
     A class without an object that counts has no AP. Detectron2 takes it for 0, or NaN by the
-    rules of 2012; COCO leaves it out, and so does this. The whole of VOC has objects of all.
+    rules of 2012; COCO leaves it out, and so does this. The whole of VOC has objects of all. The
+    predictions are kept in ``folder``, and the scores of each class are among the results.
     """
 
     _class_names: list[str]
     _predictions: dict[int, list[str]]
 
+    def __init__(self, dataset_name: str, folder: str) -> None:
+        super().__init__(dataset_name)
+        self._folder = Path(folder)
+
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        counted, predictions = self._counted(), self._predictions
-        present = [i for i, name in enumerate(self._class_names) if name in counted]
-        self._class_names = [self._class_names[i] for i in present]
-        self._predictions = {new: predictions.get(old, []) for new, old in enumerate(present)}
-        found: dict[str, dict[str, float]] | None = super().evaluate()
-        return found
+        shares = comm.gather(self._predictions, dst=0)
+        if not comm.is_main_process():
+            return None
+        lines: dict[str, list[str]] = defaultdict(list)
+        for share in shares:
+            for label, found in share.items():
+                lines[self._class_names[label]] += found
+        write_json(self._folder / VOC_PREDICTIONS, lines)
+        counted = self._counted()
+        scores = {n: self._scores(n, lines[n]) for n in self._class_names if n in counted}
+        means = {ap: float(np.mean([one[ap] for one in scores.values()])) for ap in VOC_AP}
+        return {
+            "bbox": means
+            | {f"{ap}-{name}": one[ap] for name, one in scores.items() for ap in ("AP", "AP50")}
+        }
+
+    def _scores(self, name: str, lines: list[str]) -> dict[str, float]:
+        """AP, AP50 and AP75 of a class, in percent, by Detectron2's function."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, f"{name}.txt").write_text("\n".join(lines))
+            files = f"{folder}/{{}}.txt", self._anno_file_template, self._image_set_path
+            found = {
+                overlap: 100 * voc_eval(*files, name, overlap / 100, self._is_2007)[2]
+                for overlap in range(50, 100, 5)
+            }
+        return {"AP": float(np.mean([*found.values()])), "AP50": found[50], "AP75": found[75]}
 
     def _counted(self) -> set[str]:
         """Classes with an object that is not marked difficult."""
@@ -91,13 +130,24 @@ def _flatten(found: Scores) -> dict[str, float]:
     }
 
 
+def _per_class(found: Scores) -> dict[str, dict[str, float | None]]:
+    """The scores of each class among what an evaluator found; None for one without an object."""
+    tables: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for task, name in TASKS.items():
+        for key, value in found.get(task, {}).items():
+            score, dash, label = key.partition("-")
+            if dash:
+                tables[f"{name}_{score}"][label] = None if math.isnan(value) else round(value, 4)
+    return tables
+
+
 def _coco(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     return HotCOCOEvaluator(name, tasks=tasks, output_dir=folder)
 
 
 def _voc(cfg: Any, name: str, folder: str) -> DatasetEvaluator:
-    return PresentVOCEvaluator(name)
+    return PresentVOCEvaluator(name, folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +196,8 @@ def evaluate(cfg: Any, kind: Kind, model: nn.Module, folder: str) -> dict[str, f
     """Scores, in percent, on the config's test set, of which every process takes a share.
 
     ``{"box_AP": ..., "mask_AP50": ...}`` or ``{"mIoU": ...}`` in the main process, nothing in the
-    others; NaN where the test set has nothing of that size or class. Predictions are written to
-    ``folder``. A file that cannot be read is a UserError.
+    others; NaN where the test set has nothing of that size or class. Predictions, and a detector's
+    scores of each class, are written to ``folder``. A file that cannot be read is a UserError.
     """
     name = cfg.DATASETS.TEST[0]
     evaluator = kind.evaluators[_type_of(name)](cfg, name, folder)
@@ -160,4 +210,6 @@ def evaluate(cfg: Any, kind: Kind, model: nn.Module, folder: str) -> dict[str, f
     if not found:
         return {}
     print_csv_format(found)
+    if per_class := _per_class(found):
+        write_json(Path(folder) / PER_CLASS, per_class)
     return kind.flatten(found)

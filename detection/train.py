@@ -1,5 +1,6 @@
 """Fine-tuning and evaluation of a detector or any other registered model, top to bottom."""
 
+import dataclasses
 import functools
 import logging
 import math
@@ -18,7 +19,7 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 from common import checkpoints, distributed, runs
 from common.distributed import World
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, write_json
 from common.metrics import rewind
 from common.provenance import device_name, git_commit, precision, ran_on
 from common.resnets import COUNTER
@@ -37,6 +38,7 @@ from detection.stream import Stream
 log = logging.getLogger("detection")
 
 LOG_PERIOD = 20
+DATASETS = "datasets.json"  # one's own: names, files and categories
 
 
 def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> dict[str, Any]:
@@ -77,6 +79,8 @@ def transfer(config: TransferConfig, folder: Path, kind: Kind = DETECTION) -> di
         if world.is_main:
             with atomic_write(folder / "config.yaml", "w") as file:
                 file.write(cfg.dump())
+            if config.datasets:
+                write_json(folder / DATASETS, [dataclasses.asdict(one) for one in config.datasets])
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         about = _about(config, cfg, kind, world)
         measured = (_only_evaluate if config.eval_only else _fit)(config, cfg, kind, run)

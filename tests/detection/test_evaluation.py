@@ -1,6 +1,7 @@
 """The evaluator's numbers are pycocotools', to the last digits; kinds of test sets."""
 
 import inspect
+import json
 from pathlib import Path
 
 import hotcoco
@@ -10,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import demo
 from common.errors import UserError
 from detection.evaluation import AP_NAMES, DETECTION, evaluate, kind_of
 from tests.detection.helpers import config
@@ -57,6 +59,10 @@ def test_boxes_alone_are_scored(tmp_path: Path) -> None:
     assert list(found) == [f"box_{ap}" for ap in AP_NAMES]
     wanted = reference(truth_of("demo_coco_val"), answers, ["bbox"])
     np.testing.assert_allclose(list(found.values()), wanted, rtol=0, atol=1e-6)
+    per_class = json.loads((tmp_path / "per_class.json").read_text())
+    assert list(per_class) == ["box_AP"] and list(per_class["box_AP"]) == list(demo.CLASSES)
+    present = [ap for ap in per_class["box_AP"].values() if ap is not None]
+    assert np.mean(present) == pytest.approx(wanted[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("lvis_v1_val", "lvis"), ("mine", "none")])

@@ -1,5 +1,6 @@
 """VOC's AP: a case computed by hand, perfect answers, classes that are absent."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,14 @@ def test_a_case_computed_by_hand(by_hand: Any, tmp_path: Path) -> None:
     found = evaluate(by_hand, DETECTION, Oracle(answers), str(tmp_path))
     cat = {"box_AP50": 28 / 33, "box_AP75": 6 / 11, "box_AP": (2 * 28 / 33 + 8 * 6 / 11) / 10}
     assert found == pytest.approx({name: 100 * ap / 2 for name, ap in cat.items()})
+    per_class = json.loads((tmp_path / "per_class.json").read_text())
+    assert per_class == {
+        name: {"cat": pytest.approx(100 * cat[name], abs=1e-4), "dog": 0}
+        for name in ("box_AP", "box_AP50")
+    }
+    lines = json.loads((tmp_path / "voc_predictions.json").read_text())
+    assert {name: len(found) for name, found in lines.items()} == {"cat": 4, "bird": 1}
+    assert lines["cat"][0] == "1 0.900 11.0 11.0 20.0 20.0"
     nothing = Oracle({name: one[:0] for name, one in answers.items()})
     assert evaluate(by_hand, DETECTION, nothing, str(tmp_path)) == dict.fromkeys(found, 0.0)
 
