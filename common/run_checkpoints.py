@@ -80,12 +80,7 @@ class RunCheckpoints:
 
     def newest_first(self) -> list[Path]:
         """The checkpoints in the folder, by attempt and step."""
-        pattern = re.compile(rf"{self.stem}_(\d+)_(\d+){re.escape(self.suffix)}")
-        found = []
-        for path in self.folder.iterdir():
-            if match := pattern.fullmatch(path.name):
-                found.append((int(match[1]), int(match[2]), path))
-        return [path for *_, path in sorted(found, reverse=True)]
+        return newest_first(self.folder, self.stem, self.suffix)
 
     @property
     def newest_name(self) -> str:
@@ -95,3 +90,13 @@ class RunCheckpoints:
 
     def _path(self, attempt: int, step: int) -> Path:
         return self.folder / f"{self.stem}_{attempt:04d}_{step:09d}{self.suffix}"
+
+
+def newest_first(folder: Path, stem: str, suffix: str) -> list[Path]:
+    """The checkpoints that a run's folder has, by attempt and step."""
+    pattern = re.compile(rf"{stem}_(\d+)_(\d+){re.escape(suffix)}")
+    found = []
+    for path in folder.iterdir():
+        if match := pattern.fullmatch(path.name):
+            found.append((int(match[1]), int(match[2]), path))
+    return [path for *_, path in sorted(found, reverse=True)]

@@ -39,15 +39,22 @@ class Neck(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c, h, w) -> z (b, dim, 1) and aligned (b, dim, dim / heads)."""
         pixels = features.flatten(2)
+        z, maps = self.align(pixels)
+        # Head k pools the k-th group of features with the k-th group of maps.
+        grouped = pixels.unflatten(1, (self.heads, -1))
+        aligned = torch.einsum("bkcp,bkmp->bkcm", grouped, maps.to(grouped.dtype)).flatten(1, 2)
+        return z, self.proj_obj(aligned)
+
+    def align(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, c, n) -> z (b, dim, 1) and alignment maps (b, heads, dim / heads, n).
+
+        A map's weights are positive, and add up to 1 over the n positions.
+        """
         pooled = pixels.mean(2, keepdim=True)
         projected = self.proj(torch.cat([pooled, pixels], 2))
         z, alignment = projected[..., :1], projected[..., 1:]
         alignment = (F.normalize(alignment, dim=1) / self.scale).softmax(2)
-        # Head k pools the k-th group of features with the k-th group of maps.
-        grouped = pixels.unflatten(1, (self.heads, -1))
-        maps = alignment.unflatten(1, (self.heads, -1))
-        aligned = torch.einsum("bkcp,bkmp->bkcm", grouped, maps.to(grouped.dtype)).flatten(1, 2)
-        return z, self.proj_obj(aligned)
+        return z, alignment.unflatten(1, (self.heads, -1))
 
 
 class Encoder(nn.Module):
