@@ -14,7 +14,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slurm test-slurm slurm-trial lint format clean
+.PHONY: help setup demo test slurm browser test-slurm slurm-trial lint format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
@@ -55,7 +55,10 @@ test: lint ## check style and types, then run the tests
 	$(if $(DETECTRON2),PYTHONPATH="$(abspath $(DETECTRON2))") "$(bin)/python" -m pytest
 
 slurm: ## install Slurm's packages for the tests on it (root, apt)
-	@"$(or $(PYTHON),python3)" tests/slurm/sandbox/packages.py
+	@"$(or $(PYTHON),python3)" tests/apt.py slurm
+
+browser: ## install Chromium for the test of the report in it (root, apt)
+	@"$(or $(PYTHON),python3)" tests/apt.py chromium
 
 test-slurm: setup slurm ## install Slurm (root, apt) and run the tests on it
 	LEWEL_REQUIRE_SLURM=1 "$(bin)/python" -m pytest tests/slurm
