@@ -10,8 +10,8 @@ from launch.slurm.states import Record
 TAIL_BYTES = 2**15  # of an output: longer than a traceback
 LONGEST = 300  # characters
 EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt|Exit)(?:: .*|$)")
-# Of Slurm; what srun says of a status is no reason.
-REASON = re.compile(r"\w+: error: (?!.*(?:exit code|: Terminated|: Killed)).*")
+OOM = re.compile(r"\w+: error: .*(?:oom_kill|Out Of Memory).*")
+REASON = re.compile(r"\w+: error: (?!.*exit code).*")  # Slurm's, but for what a status tells
 
 
 def last_error(record: Record) -> str:
@@ -26,7 +26,7 @@ def last_error(record: Record) -> str:
         with suppress(OSError):
             return error_file(each).read_text()
     outputs = [each.stderr for each in sorted(paths, key=lambda each: each.result_pickle.exists())]
-    for pattern in (EXCEPTION, REASON):
+    for pattern in (EXCEPTION, OOM, REASON):
         for output in outputs:
             found = [line for line in _lines(output) if pattern.fullmatch(line)]
             if found:
