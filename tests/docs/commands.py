@@ -36,6 +36,7 @@ PUBLISHED = (
 )
 
 ROWS = (
+    Row("make browser", how="make"),
     Row("make demo", how="make"),
     Row("make format", how="make"),
     Row("make setup", how="make"),
@@ -146,6 +147,8 @@ ROWS = (
         "UNFINISHED",
         variables={"ENDED": "1"},  # Slurm knows no job any more
     ),
+    Row("python -m launch.reports runs/pretrain/NAME maps.webp", "written to maps.webp"),
+    Row("python launch/report.py", "report.html: 3 runs"),
     # Tools
     Row("python launch/doctor.py", r"coco_2017_val: 10 of 5,000 images(.*\n)*.*infomin: can run"),
     Row("python -m detection.convert checkpoint.pth.tar R-50.pkl", "318 of 318 backbone tensors"),

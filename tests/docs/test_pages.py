@@ -21,7 +21,7 @@ from tests.docs.pages import PAGES, ROOT, anchors, blocks, links, tables
 README = ROOT / "README.md"
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # that has what is gone
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-SCRIPTS = "pretrain transfer linear semi benchmark results doctor"
+SCRIPTS = "pretrain transfer linear semi benchmark results report doctor"
 COMMANDS = (
     *([f"launch/{name}.py", "--help-all"] for name in SCRIPTS.split()),
     ["-m", "detection.convert", "--help-all"],
