@@ -51,16 +51,16 @@ class Run:
     def title(self) -> str:
         """A run's name for people; the folder's while it is not known."""
         known = self.metrics
-        method = " ".join(str(known[k]) for k in ("title", "method", "norm") if known.get(k))
-        if self.kind == "pretrain":
-            method = method.replace(f" {known.get('method')}", "", 1)
-        epochs = known.get("epochs") if self.kind == "pretrain" else known.get("pretrain_epochs")
-        words = (known.get("config"), method, epochs and f"{epochs} epochs")
         if not known:
             return self.folder.name
-        seed = f"seed {known['seed']}" if "seed" in known else ""
-        rate = f"lr {known['lr']:g}" if isinstance(known.get("lr"), float) else ""
-        return ", ".join(str(word) for word in (*words, rate, seed) if word)
+        ours = self.kind == "pretrain"
+        epochs = known.get("epochs" if ours else "pretrain_epochs")
+        words = [known.get(k) for k in ("config", "title" if ours else "method", "norm")]
+        words += [f"{epochs} epochs" if epochs else ""]
+        words += [
+            f"{k} {known[k]:g}" for k in ("lr", "seed") if isinstance(known.get(k), int | float)
+        ]
+        return ", ".join(str(word) for word in words if word)
 
     def provenance(self) -> dict[str, str]:
         """What is known of how the run came to be, its scores and configuration aside."""

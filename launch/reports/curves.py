@@ -45,6 +45,15 @@ STYLE: Any = {
         INK,
     ),
 }
+PANELS = (  # titles, a pattern of columns, and the column of the published log
+    ("Loss", r"loss(_\w+)?|total_loss", "loss"),
+    ("kNN accuracy (20 neighbours), %", "knn20_top1", "knn20_val_bank"),
+    ("Spread of the embeddings", "embedding_std", ""),
+    ("AP, %", "(box|mask)_AP", ""),
+    ("AP50, %", "(box|mask)_AP50", ""),
+    ("mIoU, %", "mIoU", ""),
+    ("Top-1 accuracy, %", "top1", ""),
+)
 IMAGENET_STEPS = 1251  # of 1024 images, in an epoch of ImageNet: of the published log
 
 
@@ -57,52 +66,26 @@ class Panel(NamedTuple):
 
 def panels(run: Run) -> list[Panel]:
     """The learning curves of a run: its losses, and its scores while it trained."""
-    known = published_log(run)
-    losses = _series(run, lambda k: k in ("loss", "total_loss") or k.startswith("loss_"))
-    knn = _series(run, lambda k: k == "knn20_top1")
-    scores = _series(run, FIGURES.__contains__)
-    _end(scores, run)
+    series, known = _series(run), published_log(run)
     found = [
-        _panel("Loss", losses, known, "loss"),
-        _panel("kNN accuracy (20 neighbours), %", knn, known, "knn20_val_bank"),
-        _panel("Spread of the embeddings", _series(run, lambda k: k == "embedding_std")),
-        *(
-            _panel(f"{name}, %", {k: v for k, v in scores.items() if k in members})
-            for name, members in _score_panels()
-        ),
+        _panel(title, {k: v for k, v in series.items() if re.fullmatch(names, k)}, known, column)
+        for title, names, column in PANELS
     ]
     return [panel for panel in found if panel is not None]
 
 
-def _score_panels() -> list[tuple[str, Sequence[str]]]:
-    return [
-        ("AP", ["box_AP", "mask_AP"]),
-        ("AP50", ["box_AP50", "mask_AP50"]),
-        ("mIoU", ["mIoU"]),
-        ("Top-1 accuracy", ["top1"]),
-    ]
+def _series(run: Run) -> dict[str, tuple[list[int], list[float]]]:
+    """Columns of metrics.jsonl as (steps, values), without what is not finite.
 
-
-def _end(scores: dict[str, tuple[list[int], list[float]]], run: Run) -> None:
-    """Put the final scores of a run that was fine-tuned behind those on the way."""
-    steps = run.metrics.get("iterations")
-    for name in FIGURES:
-        value = run.metrics.get(name)
-        if steps and isinstance(value, int | float):
-            x, y = scores.setdefault(name, ([], []))
-            x.append(steps)
-            y.append(value)
-
-
-def _series(run: Run, wanted: Callable[[str], bool]) -> dict[str, tuple[list[int], list[float]]]:
-    """Columns of metrics.jsonl as (steps, values), without what is not finite."""
+    The final scores of a run that was fine-tuned are behind those on the way.
+    """
     found: dict[str, tuple[list[int], list[float]]] = {}
-    for row in run.rows:
+    steps = run.metrics.get("iterations")
+    final = {"iteration": steps - 1, **{k: run.metrics.get(k) for k in FIGURES}} if steps else {}
+    for row in (*run.rows, final):
         step = row.get("step", row.get("iteration"))
-        if not _finite(step):
-            continue
         for name, value in row.items():
-            if wanted(name) and _finite(value):
+            if _finite(step) and _finite(value):
                 x, y = found.setdefault(name, ([], []))
                 x.append(int(step) + 1)
                 y.append(value)
@@ -144,12 +127,13 @@ def published_log(run: Run) -> pd.DataFrame | None:
 def _panel(
     title: str,
     series: dict[str, tuple[list[int], list[float]]],
-    known: pd.DataFrame | None = None,
-    column: str = "",
+    known: pd.DataFrame | None,
+    column: str,
 ) -> Panel | None:
     series = {name: points for name, points in series.items() if len(points[0]) > 1}
     if not series:
         return None
+    known = known if column else None
 
     def draw(axes: Axes) -> None:
         for name, (x, y) in series.items():

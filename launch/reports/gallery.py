@@ -1,7 +1,7 @@
 """Test sets in the report: what runs predicted on them, in pictures and as kinds of errors."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hotcoco import COCO
 
@@ -9,7 +9,7 @@ from common.errors import UserError
 from launch.reports import pictures
 from launch.reports.collect import Run
 from launch.reports.errors import KINDS, Errors, errors
-from launch.reports.predictions import GroundTruth, dataset_name, detections, ground_truth, masks
+from launch.reports.predictions import by_image, dataset_name, detections, ground_truth, masks
 from launch.reports.tables import Table, of_errors
 
 
@@ -46,58 +46,26 @@ def _gallery(name: str, runs: Sequence[Run], count: int) -> Gallery:
     try:
         found = ground_truth(runs[0])
         ids = pictures.choose(found, count)
-        draw = _segmentations if runs[0].kind == "segmentation" else _detections
-        return draw(gallery, found, runs, ids)
+        strips = [
+            Strip(found.images[i].name, pictures.data_uri(pictures.truth(found, i)), [])
+            for i in ids
+        ]
+        of_objects = runs[0].kind == "transfer"
+        truth = COCO(found.annotations) if of_objects else None
+        for run in runs:
+            try:
+                predicted = detections(run, found) if of_objects else masks(run)
+            except UserError as error:
+                gallery.notes.append(f"#{run.number}: {error}.")
+                continue
+            rows = by_image(predicted)
+            for i, strip in zip(ids, strips, strict=True):
+                image = pictures.predicted(found, i, rows[i])
+                strip.predictions.append((run, pictures.data_uri(image)))
+            if truth is not None and (judged := errors(found, truth, predicted)):
+                gallery.details.append((run, judged))
     except (UserError, OSError, ValueError, KeyError) as error:
         gallery.notes.append(f"No pictures and no errors: {str(error).rstrip('.')}.")
         return gallery
-
-
-def _segmentations(
-    gallery: Gallery, found: GroundTruth, runs: Sequence[Run], ids: list[Any]
-) -> Gallery:
-    drawn: dict[Any, list[tuple[Run, str]]] = {i: [] for i in ids}
-    for run in runs:
-        try:
-            predicted = masks(run)
-        except UserError as error:
-            gallery.notes.append(f"#{run.number}: {error}.")
-            continue
-        for i in ids:
-            image = pictures.predicted_classes(found, i, predicted[i])
-            drawn[i].append((run, pictures.data_uri(image)))
-    strips = [
-        Strip(found.images[i].name, pictures.data_uri(pictures.true_classes(found, i)), drawn[i])
-        for i in ids
-    ]
-    return gallery._replace(strips=strips)
-
-
-def _detections(
-    gallery: Gallery, found: GroundTruth, runs: Sequence[Run], ids: list[Any]
-) -> Gallery:
-    truth, annotated = COCO(found.annotations), pictures.by_image(found.annotations["annotations"])
-    drawn: dict[Any, list[tuple[Run, str]]] = {i: [] for i in ids}
-    details = []
-    for run in runs:
-        try:
-            predicted = detections(run, found)
-        except UserError as error:
-            gallery.notes.append(f"#{run.number}: {error}.")
-            continue
-        of_image = pictures.by_image(predicted)
-        for i in ids:
-            image = pictures.objects(found, i, pictures.worth_showing(of_image[i]))
-            drawn[i].append((run, pictures.data_uri(image)))
-        if judged := errors(found, truth, predicted):
-            details.append((run, judged))
-    strips = [
-        Strip(
-            found.images[i].name,
-            pictures.data_uri(pictures.objects(found, i, annotated[i])),
-            drawn[i],
-        )
-        for i in ids
-    ]
-    table = of_errors([(run, one.delta_ap) for run, one in details], KINDS)
-    return gallery._replace(strips=strips, errors=table if details else None, details=details)
+    table = of_errors([(run, one.delta_ap) for run, one in gallery.details], KINDS)
+    return gallery._replace(strips=strips, errors=table if gallery.details else None)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import defaultdict
 from typing import Any
 
 import matplotlib
@@ -32,6 +31,26 @@ def choose(found: GroundTruth, count: int) -> list[Any]:
     )
 
 
+def truth(found: GroundTruth, image_id: Any) -> Image.Image:
+    """The ground truth of an image: its objects, or the classes of its pixels."""
+    if image_id in found.annotations:
+        mask = read_mask(found.annotations[image_id], len(found.classes), IGNORE)
+        return _classes(found, image_id, mask)
+    objects_there = [a for a in found.annotations["annotations"] if a["image_id"] == image_id]
+    return objects(found, image_id, objects_there)
+
+
+def predicted(found: GroundTruth, image_id: Any, rows: list[dict[str, Any]]) -> Image.Image:
+    """What was predicted of an image: objects worth showing, or classes of pixels."""
+    if image_id not in found.annotations:
+        return objects(found, image_id, worth_showing(rows))
+    height, width = _read(found, image_id).shape[:2]
+    mask: Pixels = np.full((height, width), IGNORE, np.uint8)
+    for row in rows:
+        mask[rle.decode(row["segmentation"]) > 0] = row["category_id"]
+    return _classes(found, image_id, mask)
+
+
 def objects(found: GroundTruth, image_id: Any, shown: list[dict[str, Any]]) -> Image.Image:
     """Boxes, and masks where there are any, over an image; annotations as in COCO's format."""
     pixels = _read(found, image_id)
@@ -55,32 +74,6 @@ def worth_showing(predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The predictions of an image whose score is ``SCORE`` or more, or else the best few."""
     ranked = sorted(predictions, key=lambda one: -one["score"])
     return [one for one in ranked if one["score"] >= SCORE] or ranked[:FEW]
-
-
-def by_image(rows: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
-    """Annotations or predictions by the image that they are of."""
-    found = defaultdict(list)
-    for row in rows:
-        found[row["image_id"]].append(row)
-    return found
-
-
-def true_classes(found: GroundTruth, image_id: Any) -> Image.Image:
-    """The ground truth of a segmentation over its image."""
-    return _classes(
-        found, image_id, read_mask(found.annotations[image_id], len(found.classes), IGNORE)
-    )
-
-
-def predicted_classes(
-    found: GroundTruth, image_id: Any, codes: list[tuple[int, dict[str, Any]]]
-) -> Image.Image:
-    """A predicted segmentation over its image, of each class's run-length code."""
-    height, width = _read(found, image_id).shape[:2]
-    mask: Pixels = np.full((height, width), IGNORE, np.uint8)
-    for label, code in codes:
-        mask[rle.decode(code) > 0] = label
-    return _classes(found, image_id, mask)
 
 
 def _classes(found: GroundTruth, image_id: Any, mask: Pixels) -> Image.Image:

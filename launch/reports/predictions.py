@@ -109,15 +109,20 @@ def detections(run: Run, found: GroundTruth) -> list[dict[str, Any]]:
         raise UserError(f"the predictions of {run.folder.name} cannot be read") from error
 
 
-def masks(run: Run) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """A segmentation's prediction: classes and their run-length codes, by image."""
+def masks(run: Run) -> list[dict[str, Any]]:
+    """A segmentation's predictions: a class's run-length code a row, of an image's file name."""
     try:
         rows = json.loads(_inference(run, MASK_PREDICTIONS))
+        return [row | {"image_id": Path(row["file_name"]).name} for row in rows]
     except FileNotFoundError as error:
         raise UserError(f"{run.folder.name} has kept no predictions") from error
+
+
+def by_image(rows: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
+    """Predictions by the image that they are of."""
     found = defaultdict(list)
     for row in rows:
-        found[Path(row["file_name"]).name].append((row["category_id"], row["segmentation"]))
+        found[row["image_id"]].append(row)
     return found
 
 

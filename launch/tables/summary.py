@@ -128,6 +128,7 @@ def split_shared(shown: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     """
     shown = shown.loc[:, (shown != "False").any()]
     named = {"config", "method", "seeds", "published", "difference", *published.FIGURES}
+    named |= {"title", "loss", "best_knn"}  # of a pre-training
     same = [n for n in shown if len(shown) > 1 and n not in named and shown[n].nunique() == 1]
     return shown.drop(columns=same), {name: shown[name].iloc[0] for name in same}
 
