@@ -27,7 +27,7 @@ FLAGS = (
 SIZES = {"desktop": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # asked before any run is made
 def browser() -> Iterator[Any]:
     reason = absence(CHROMIUM)
     if reason and os.environ.get(REQUIRE):
