@@ -61,11 +61,11 @@ def run(arguments: list[str] | None = None) -> Path | None:
     )
     following = _plan_following(then, job) if options.then else []
     submitted = launch([job], options.resources, options.run.fresh, skip_live=bool(following))
+    on_slurm = resolve_cluster(options.resources) == "slurm"
+    if submitted and on_slurm:  # It may be long before the job itself says so.
+        write_json(job.folder / "config.json", dataclasses.asdict(job.config))
     if following:
-        if submitted:
-            # It may be long before the job itself says so.
-            write_json(job.folder / "config.json", dataclasses.asdict(job.config))
-        elif resolve_cluster(options.resources) == "slurm" and not runs.is_finished(job.folder):
+        if not submitted and on_slurm and not runs.is_finished(job.folder):
             raise UserError(
                 "--then waits for jobs of Slurm alone; start it once that run has ended."
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import launch.pretrain
+import launch.transfer
 from common import locks, runs
 from common.errors import UserError
 from launch.slurm import states as slurm
@@ -60,3 +61,13 @@ def test_a_pretraining_that_is_followed_is_not_submitted_again(
     words += " --cluster slurm --gpus-per-node 0 --then demo_R_18_FPN"
     launch.pretrain.run(words.split())
     assert followed == [("101", "102")] and not fake_slurm.read("103.sh")
+
+
+def test_a_run_that_was_only_submitted_can_be_waited_for(
+    tmp_path: Path, demo_root: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "states", lambda ids: {i: State("PENDING") for i in ids})
+    there = f"--cluster slurm --gpus-per-node 0 --output-dir {tmp_path}"
+    folder = launch.pretrain.run(f"--data demo --backbone resnet18 --batch-size 8 {there}".split())
+    launch.transfer.run(f"--config demo_R_18_FPN --weights {folder} {there}".split())
+    assert "#SBATCH --dependency=afterok:101" in fake_slurm.script(102)
