@@ -29,7 +29,7 @@ GLANCE_S = 1  # for those who only look whether a job holds the folder
 PATIENCE_S = 60  # for a job that is just ending, in one that Slurm has started
 SEEDS = 2**32  # as many as NumPy knows
 # What runs did before their identity said it.
-UNSAID: dict[str, Any] = {"adapt_mlp_norms": False, "datasets": []}
+UNSAID: dict[str, Any] = {"adapt_mlp_norms": False, "blur_sigma": 2.0, "datasets": []}
 TO_COME = "weights_sha256"  # "" while a pre-training has yet to leave the weights
 
 log = logging.getLogger("runs")

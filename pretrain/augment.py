@@ -40,10 +40,13 @@ def _seeded(transform: ViewTransform, image: Image.Image, key: tuple[int, ...]) 
         return transform(image)
 
 
+SIGMA = 0.1, 2.0  # of the published recipes, for views of 224 pixels
+
+
 class GaussianBlur:
     """PIL's Gaussian blur with a standard deviation drawn from ``sigma``, in pixels."""
 
-    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0)) -> None:
+    def __init__(self, sigma: tuple[float, float]) -> None:
         self.sigma = sigma
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -56,7 +59,9 @@ def _normalised() -> list[Callable[..., Tensor]]:
     return [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
 
 
-def byol_view(image_size: int, blur: float, solarize: float) -> transforms.Compose:
+def byol_view(
+    image_size: int, blur: float, solarize: float, sigma: tuple[float, float] = SIGMA
+) -> transforms.Compose:
     """A view of BYOL (arXiv 2006.07733, appendix B), crops of at least 0.2 as in LEWEL's release.
 
     ``blur`` and ``solarize`` are probabilities; solarization inverts values of 128 and above.
@@ -67,26 +72,30 @@ def byol_view(image_size: int, blur: float, solarize: float) -> transforms.Compo
             transforms.RandomHorizontalFlip(),
             transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
             transforms.RandomGrayscale(0.2),
-            transforms.RandomApply([GaussianBlur()], p=blur),
+            transforms.RandomApply([GaussianBlur(sigma)], p=blur),
             transforms.RandomSolarize(128, p=solarize),
             *_normalised(),
         ]
     )
 
 
-def byol_views(image_size: int) -> tuple[ViewTransform, ViewTransform]:
+def byol_views(
+    image_size: int, sigma: tuple[float, float] = SIGMA
+) -> tuple[ViewTransform, ViewTransform]:
     """Two views; only the first is always blurred, only the second ever solarized."""
-    return byol_view(image_size, 1.0, 0.0), byol_view(image_size, 0.1, 0.2)
+    return byol_view(image_size, 1.0, 0.0, sigma), byol_view(image_size, 0.1, 0.2, sigma)
 
 
-def moco_views(image_size: int) -> tuple[ViewTransform, ViewTransform]:
+def moco_views(
+    image_size: int, sigma: tuple[float, float] = SIGMA
+) -> tuple[ViewTransform, ViewTransform]:
     """Two views of MoCo v2 (arXiv 2003.04297, section 3; the release's ``aug_plus``)."""
     view = transforms.Compose(
         [
             transforms.RandomResizedCrop(image_size, scale=(0.2, 1.0)),
             transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
             transforms.RandomGrayscale(0.2),
-            transforms.RandomApply([GaussianBlur()], p=0.5),
+            transforms.RandomApply([GaussianBlur(sigma)], p=0.5),
             transforms.RandomHorizontalFlip(),
             *_normalised(),
         ]

@@ -24,7 +24,7 @@ _COUNTS = ("epochs", "batch_size", "image_size", "proj_dim", "hidden_dim", "neck
 _RANGES: dict[str, tuple[str, ...]] = {
     "at least 1": (*_COUNTS, "queue_size", "log_every", "knn_images"),
     "at least 0": ("workers", "warmup_epochs", "weight_decay", "knn_every"),
-    "more than 0": ("lr", "scale", "temperature", "checkpoint_min"),
+    "more than 0": ("lr", "scale", "temperature", "checkpoint_min", "blur_sigma"),
     "between 0 and 1": ("base_momentum", "loss_weight"),
 }
 
@@ -92,6 +92,7 @@ class PretrainConfig(TrainingConfig):
             weights in neck and predictors. Default: the recipe's.
         backbone: A torchvision ResNet.
         image_size: Side of the views in pixels.
+        blur_sigma: Largest standard deviation of the views' blur, pixels. The least is a twentieth.
         proj_dim: Dimension of the embeddings. Default: the method's.
         hidden_dim: Width of the neck's and the predictors' MLPs. Default: the method's.
         neck_layers: Layers of these MLPs. Default: the method's.
@@ -121,6 +122,7 @@ class PretrainConfig(TrainingConfig):
     adapt_mlp_norms: bool | None = field(default=None, metadata=_OF_SOME)
     backbone: str = "resnet50"
     image_size: int = 224
+    blur_sigma: float = 2.0
     proj_dim: int | None = field(default=None, metadata=_OF_SOME)
     hidden_dim: int | None = field(default=None, metadata=_OF_SOME)
     neck_layers: int | None = field(default=None, metadata=_OF_SOME)

@@ -119,6 +119,10 @@ class Task(ABC):
     def validate(self) -> dict[str, float]:
         """Columns of a validation's row; every process calls this."""
 
+    def remark(self, row: dict[str, Any]) -> str:
+        """A warning that a row of metrics.jsonl gives reason to; "" for none."""
+        return ""
+
     @abstractmethod
     def contents(self) -> dict[str, Any]:
         """The task's part of a checkpoint: ``state_dict``, and a description."""
@@ -272,8 +276,14 @@ class Engine:
         if bad:
             self._stop()
         means = [value / self.world.size for value in means]
-        self.reporter.write(row | dict(zip(named, means, strict=True)))
+        row |= dict(zip(named, means, strict=True))
+        self.reporter.write(row)
+        self._remark(row)
         return bool(due_somewhere)
+
+    def _remark(self, row: dict[str, Any]) -> None:
+        if self.world.is_main and (sentence := self.task.remark(row)):
+            log.warning(sentence)
 
     def _stop(self) -> NoReturn:
         bad = min(step for step in of_all_processes(self.sums.first_bad.item()) if step >= 0)
@@ -303,7 +313,9 @@ class Engine:
             with self.job.preemption.immediate():
                 found = self.task.validate()
             self.task.progress.validated = epochs
-            self.reporter.evaluated({"step": step, "epoch": epochs - 1, **found})
+            row = {"step": step, "epoch": epochs - 1, **found}
+            self.reporter.evaluated(row)
+            self._remark(row)
             if epochs:
                 self._save(step + 1)
         self.reporter.pause()

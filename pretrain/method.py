@@ -33,7 +33,7 @@ class Method:
     archs: Mapping[str, str]  # ``arch`` in checkpoints, for each norm that it can have
     defaults: Mapping[str, Any]  # of the options that only some methods have
     model: str  # ``module:class``, whose arguments are fields of the configuration
-    views: str  # ``module:function`` of a side in pixels: the transforms of both views
+    views: str  # ``module:function`` of side and blur in pixels: the transforms of both views
     optimizer: str  # ``module:function`` of a model and a configuration
     note: str = ""  # for readers of its numbers
 

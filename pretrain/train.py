@@ -22,6 +22,7 @@ from pretrain.evaluation.knn import KnnMonitor
 from pretrain.precision import autocast_dtype
 from pretrain.schedules import learning_rate
 from pretrain.selfsupervised import SelfSupervised, embedding_std
+from pretrain.signs import Signs
 
 log = logging.getLogger("pretrain")
 
@@ -66,10 +67,12 @@ class Pretraining(engine.Task):
         size = config.image_size
         views = torch.randn(2, 2, 3, size, size, generator=torch.Generator()).to(world.device)
         self.parallel = self.data_parallel(self._loss, self.model, *views)
-        self.views = RandomViews(pkgutil.resolve_name(self.method.views)(size), config.seed)
+        sigma = config.blur_sigma / 20, config.blur_sigma
+        self.views = RandomViews(pkgutil.resolve_name(self.method.views)(size, sigma), config.seed)
         self.source = open_images(config.data)
         check_enough(len(self.source), config.data, config.batch_size)
         self.knn = self._monitor() if config.knn_every else None
+        self.signs = Signs(config.proj_dim, config.epochs * self.steps_per_epoch)
         self.title = f"{self.method.title} {config.norm} at a peak lr of {config.lr:g}"
         self.images = f"{len(self.source)} images"
         if world.is_main and self.method.note:
@@ -129,6 +132,10 @@ class Pretraining(engine.Task):
         found = self.knn(self.model.backbone(), self.dtype)
         self.progress.best_knn = max(self.progress.best_knn, found[self.accuracy])
         return found
+
+    def remark(self, row: dict[str, Any]) -> str:
+        """A sign of an early dip or of a collapse."""
+        return self.signs.read(row)
 
     def contents(self) -> dict[str, Any]:
         """LEWEL's layout, and the recipe; only tensors, numbers and words."""
