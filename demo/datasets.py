@@ -23,7 +23,7 @@ from common.locks import locked
 from demo import coco, scenes, voc
 from demo.classes import CLASSES
 
-VERSION = 1  # raise it with every change of what is drawn
+VERSION = 2  # raise it with every change of what is drawn
 MANIFEST = "manifest.json"
 GENERATOR = "textured shapes"  # by which a manifest is known
 ENVIRONMENT = "LEWEL_DEMO_DIR"
@@ -33,15 +33,15 @@ ENVIRONMENT = "LEWEL_DEMO_DIR"
 class Counts:
     """Numbers of images; of ``imagenet``, in each class."""
 
-    imagenet_train: int = 100
-    imagenet_val: int = 20
+    imagenet_train: int = 252
+    imagenet_val: int = 60
     coco_train: int = 160
     coco_val: int = 40
     voc2007_trainval: int = 60
     voc2007_test: int = 40
-    voc2012_train: int = 60
-    voc2012_val: int = 40
-    voc2012_augmented: int = 40
+    voc2012_train: int = 24
+    voc2012_val: int = 150
+    voc2012_augmented: int = 24
 
 
 FULL = Counts()

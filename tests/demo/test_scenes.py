@@ -3,26 +3,25 @@
 import numpy as np
 import pytest
 
-from demo import scenes, shapes
-from demo.classes import CLASSES, TABLE
+from demo import drawing, scenes
+from demo.classes import TABLE
 
 
 def scene(index: int) -> scenes.Scene:
     return scenes.several(scenes.generator(2, "scenes", index))
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_outlines_cover_their_size(name: str) -> None:
-    rng = np.random.default_rng(0)
-    outline = shapes.place(rng, name, 40.0, (64.0, 50.0))
-    covered = shapes.coverage(outline, 100, 128)
-    assert shapes.area(outline) == pytest.approx(40.0**2)  # stretch and skew keep the area
-    assert covered.sum() == pytest.approx(40.0**2, rel=0.02)
+@pytest.mark.parametrize("seed", range(8))
+def test_outlines_cover_their_size(seed: int) -> None:
+    outline = drawing.place(np.random.default_rng(seed), 40.0, (64.0, 50.0))
+    covered = drawing.coverage(outline, 100, 128)
+    assert drawing.area(outline) == pytest.approx(40.0**2)  # stretch and skew keep the area
+    assert covered.sum() == pytest.approx(40.0**2, rel=0.03)
 
 
 def test_coverage_of_a_half_pixel() -> None:
     outline = np.array([[1.01, 1.01], [3.49, 1.01], [3.49, 1.99], [1.01, 1.99]])
-    covered = shapes.coverage(outline, 3, 5)
+    covered = drawing.coverage(outline, 3, 5)
     expected = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 0.5, 0], [0, 0, 0, 0, 0]])
     assert np.abs(covered - expected).max() < 0.01
 
@@ -61,4 +60,4 @@ def test_mean_colour_does_not_tell_the_class() -> None:
     means = colours("train").mean(axis=1)
     distance = np.linalg.norm(colours("val")[:, :, None] - means, axis=-1)
     accuracy = (distance.argmin(axis=-1) == np.arange(len(TABLE))[:, None]).mean()
-    assert accuracy < 0.4  # chance: 0.17
+    assert accuracy < 0.35  # chance: 0.12

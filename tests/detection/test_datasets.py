@@ -57,7 +57,7 @@ def test_the_embedded_data_is_drawn_only_where_it_is_used(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", ["demo_R_18_FPN", "demo_voc_R_18_FPN"])
 def test_another_number_of_classes_is_refused(name: str) -> None:
-    message = r"ROI_HEADS\.NUM_CLASSES is 80, but dataset demo_\w+ has 6 classes; set it to 6"
+    message = r"ROI_HEADS\.NUM_CLASSES is 80, but dataset demo_\w+ has 8 classes; set it to 8"
     with pytest.raises(UserError, match=message):
         require_usable(config(name, "MODEL.ROI_HEADS.NUM_CLASSES", 80))
 

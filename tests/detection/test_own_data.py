@@ -81,7 +81,7 @@ def test_the_number_of_classes_is_set_whatever_the_config_has(tmp_path: Path) ->
     others = ("coco_R_50_FPN_1x_infomin", "coco_R_50_C4_1x_infomin", "pascal_voc_R_50_C4_24k")
     for path in (tmp_path / "retinanet.yaml", *(CONFIGS / f"{name}.yaml" for name in others)):
         cfg = job(word, word, config=str(path)).detectron2()
-        assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 6
+        assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 8
         require_usable(cfg)
         kind_of(cfg, [DETECTION])  # of VOC's config, too: it is the set that decides
 

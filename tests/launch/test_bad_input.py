@@ -34,6 +34,9 @@ IMAGE = {"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}
 GOOD: dict[str, Any] = {"images": [IMAGE], "annotations": [], "categories": CATEGORIES}
 
 
+DOTS, RINGS = "dots", "rings"
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
     """A folder with files that are of no use, or of some; no test may change it."""
@@ -43,9 +46,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
     (folder / "deep" / "imagenet" / "train" / "class").mkdir(parents=True)  # one level too high
     (folder / "deep" / "imagenet" / "train" / "class" / "1.jpg").write_bytes(b"")
     images = demo_root / "imagenet" / "train"
-    for split, name in (("alone/train", "disc"), ("alone/train", "star"), ("other/val", "disc")):
+    for split, name in (("alone/train", DOTS), ("alone/train", RINGS), ("other/val", DOTS)):
         shutil.copytree(images / name, folder / split / name)
-    shutil.copytree(images / "star", folder / "other" / "val" / "square")
+    shutil.copytree(images / RINGS, folder / "other" / "val" / "square")
     (folder / "other.txt").write_text("n01440764_10026.JPEG\n")
 
     (folder / "broken.yaml").write_text("MODLE:\n  DEPTH: 3\n")
@@ -101,7 +104,7 @@ PRETRAIN = [
     ("--data deep", r"no image under a class folder of .*deep"),
     ("--data demo --backbone vgg16", r"--backbone vgg16 is not a torchvision ResNet"),
     ("--data demo --batch-size 0", r"--batch-size 0: must be at least 1"),
-    ("--data demo --batch-size 6000", r"demo has 120 images, fewer than --batch-size 6000"),
+    ("--data demo --batch-size 6000", r"demo has 96 images, fewer than --batch-size 6000"),
     ("--data demo --lr -1", r"--lr -1.0: must be more than 0"),
     ("--data demo --seed -1", r"--seed -1: must be at least 0"),
     ("--data demo --seed 4294967296", r"--seed 4294967296: must be less than 4294967296"),

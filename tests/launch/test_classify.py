@@ -35,10 +35,10 @@ def test_linear_and_semi(
     linear = row(tmp_path, "linear")
     assert tuple(linear.index) == tuple(tables.TABLES["linear"])
     assert (linear.method, linear.norm, linear.pretrain_epochs) == ("LEWEL_B", "eman", 200)
-    assert (linear.lr, linear.images_train, linear.images_val) == (0.1, 120, 24)
+    assert (linear.lr, linear.images_train, linear.images_val) == (0.1, 96, 32)
     assert linear.top1_low <= linear.top1 <= linear.top1_high <= 100 and linear.demo
     out = capsys.readouterr().out
-    assert "LEWEL, resnet18, 120 backbone tensors" in out and "training images: 120 (all)" in out
+    assert "LEWEL, resnet18, 120 backbone tensors" in out and "training images: 96 (all)" in out
 
     launch.semi.run([*common, "--percent", "10", "--seed", "3"])
     semi = row(tmp_path, "semi")
@@ -102,7 +102,7 @@ def test_the_default_is_the_newest_finished_run(
     pretraining(tmp_path, "drawn", 5, demo=True)
     launch.linear.run([*SMALL.split(), "--output-dir", str(tmp_path)])
     assert launched[0].config.weights.path == str(newest)
-    assert launched[0].steps == 2 * (120 // 12)
+    assert launched[0].steps == 2 * (96 // 12)
     assert f"weights: {newest} (the newest finished pre-training run)" in capsys.readouterr().out
     deeper = pretraining(tmp_path, "deeper", 0, backbone="resnet50")
     command = [*SMALL.split(), "--output-dir", str(tmp_path), "--backbone", "resnet18"]

@@ -11,7 +11,7 @@ def few_images(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Pat
     """Three batches of eight images of two classes, and a validation split of eight."""
     folder = tmp_path_factory.mktemp("few")
     for split, count in (("train", 12), ("val", 4)):
-        for name in ("disc", "star"):
+        for name in ("dots", "rings"):
             target = folder / split / name
             shutil.copytree(demo_root / "imagenet" / split / name, target)
             for path in sorted(target.iterdir())[count:]:

@@ -38,7 +38,7 @@ def test_a_run_and_what_it_leaves(tmp_path: Path, few_images: Path) -> None:
 
 
 def test_the_knn_monitor_before_between_and_after(tmp_path: Path, demo_root: Path) -> None:
-    metrics = pretrain(small(data="demo", knn_every=1, knn_images=30, batch_size=60), tmp_path)
+    metrics = pretrain(small(data="demo", knn_every=1, knn_images=30, batch_size=48), tmp_path)
     rows = [r for r in read_lines(tmp_path / "metrics.jsonl") if "knn20_top1" in r]
     assert [row["step"] for row in rows] == [-1, 1, 3] and [r["epoch"] for r in rows] == [-1, 0, 1]
     assert metrics["best_knn"] == max(row["knn20_top1"] for row in rows)

@@ -89,7 +89,7 @@ def test_a_frozen_backbone_keeps_every_bit(tmp_path: Path, few_images: Path) -> 
 def test_unreadable_images_are_counted(tmp_path: Path, few_images: Path, small: None) -> None:
     shutil.copytree(few_images, tmp_path / "data")
     for split in ("train", "val"):
-        path = sorted((tmp_path / "data" / split / "star").iterdir())[0]
+        path = sorted((tmp_path / "data" / split / "rings").iterdir())[0]
         path.write_bytes(path.read_bytes()[:200])
     metrics = classify(linear(tmp_path / "data"), tmp_path / "run")
     assert metrics["images_val"] == 7 and metrics["unreadable_images"] == 2 + 1  # two epochs
