@@ -14,7 +14,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slurm browser test-slurm slurm-trial lint format clean
+.PHONY: help setup demo proof test slurm browser test-slurm slurm-trial lint format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
@@ -46,8 +46,11 @@ $(stamp): pyproject.toml constraints.txt $(wildcard tools/*detectron2*.py)
 	touch "$(stamp)"; rm -f "$(unfinished)"; \
 	echo "set-up took $$(( $$(date +%s) - start )) s"
 
-demo: setup ## pre-train, transfer and tabulate on small synthetic data
+demo: setup ## pre-train on drawn images, and show what that is worth (10 minutes)
 	@"$(bin)/python" launch/demo.py
+
+proof: setup ## the same over seeds and methods, with intervals (hours)
+	@"$(bin)/python" launch/proof.py
 
 test: lint ## check style and types, then run the tests
 	@test -z "$(DETECTRON2)" || test -f "$(DETECTRON2)/detectron2/__init__.py" || { \

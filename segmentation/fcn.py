@@ -83,12 +83,12 @@ class FCNHead(nn.Sequential):
             weight_init.c2_msra_fill(layer)
             return layer
 
-        layers = [conv(channels), *(conv(width) for _ in range(convs - 1))]
+        layers = [conv(channels if not i else width) for i in range(convs)]
         if concatenate:
             layers = [WithInput(*layers), conv(channels + width)]
         if dropout:
             layers.append(nn.Dropout2d(dropout))
-        predictor = Conv2d(width, classes, kernel_size=1)
+        predictor = Conv2d(width if layers else channels, classes, kernel_size=1)
         nn.init.normal_(predictor.weight, std=0.01)
         nn.init.zeros_(predictor.bias)
         super().__init__(*layers, predictor)
@@ -104,6 +104,16 @@ class FCNHead(nn.Sequential):
             "classes": settings.NUM_CLASSES,
             "norm": settings.NORM,
         }
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class LinearHead(FCNHead):
+    """A 1x1 convolution alone: with a frozen backbone, a linear classifier of its pixels."""
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """The arguments that a Detectron2 config and a backbone's features stand for."""
+        return super().from_config(cfg, input_shape) | {"convs": 0}
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

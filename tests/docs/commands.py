@@ -37,7 +37,8 @@ PUBLISHED = (
 
 ROWS = (
     Row("make browser", how="make"),
-    Row("make demo", how="make"),
+    Row("make demo", "launch/demo.py", how="make"),
+    Row("make proof", "launch/proof.py", how="make"),
     Row("make format", how="make"),
     Row("make setup", how="make"),
     Row("make slurm", how="make"),
