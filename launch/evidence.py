@@ -32,7 +32,7 @@ RANDOM, LEWEL, PERMUTED = "random", "LEWEL_B", "LEWEL_B permuted"
 # demo's own. A batch of one process needs no SyncBN.
 SMALL = (
     f"--data demo --backbone {BACKBONE} --image-size {SIZE} --blur-sigma 0.36 --proj-dim 64 "
-    "--epochs 4 --batch-size 32 --warmup-epochs 0.4 --knn-every 0"
+    "--epochs 6 --batch-size 32 --warmup-epochs 0.4 --knn-every 0"
 )
 BYOL = "--hidden-dim 512 --lr 0.6 --base-momentum 0.9 --norm"
 METHODS = {

@@ -10,12 +10,12 @@ import pytest
 import demo
 
 FEW = demo.Counts(
-    imagenet_train=12,
+    imagenet_train=15,
     imagenet_val=4,
     coco_train=24,
     coco_val=10,
     voc2007_trainval=4,
-    voc2007_test=4,
+    voc2007_test=12,
     voc2012_train=4,
     voc2012_val=4,
     voc2012_augmented=4,

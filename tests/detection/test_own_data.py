@@ -25,21 +25,23 @@ DEMO = str(CONFIGS / "demo_R_18_FPN.yaml")
 RETINANET = 'MODEL: {META_ARCHITECTURE: "RetinaNet"}\n'
 SMALL = ("INPUT.MIN_SIZE_TEST", "32", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu")
 IMAGES = demo.default_root() / "coco" / "val2017"
-IDS = {"from 0": (0, 1, 2, 3, 4, 5), "from 1": (1, 2, 3, 4, 5, 6), "apart": (90, 4, 17, 5, 60, 8)}
-
-
-KNOWN = frozenset(DatasetCatalog.list())
+IDS = {
+    "from 0": tuple(range(8)),
+    "from 1": tuple(range(1, 9)),
+    "apart": (90, 4, 17, 5, 60, 8, 33, 71),
+}
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """Detectron2 forgets the data sets of a test."""
-    yield
-    forget()
+def known() -> Iterator[frozenset[str]]:
+    """The data sets before a test; Detectron2 forgets those of the test."""
+    before = frozenset(DatasetCatalog.list())
+    yield before
+    forget(before)
 
 
-def forget() -> None:
-    for name in {*DatasetCatalog.list()} - KNOWN:
+def forget(known: frozenset[str]) -> None:
+    for name in {*DatasetCatalog.list()} - known:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)
 
@@ -116,7 +118,7 @@ def test_data_sets_are_defined_once(
     assert Path(found.images).samefile(IMAGES)
 
 
-def test_another_set_is_another_run() -> None:
+def test_another_set_is_another_run(known: frozenset[str]) -> None:
     one = OwnDataset("mine", "/a.json", "/a", "0" * 64, ((0, "cell"),))
     edited, moved = dataclasses.replace(one, sha256="1" * 64), dataclasses.replace(one, images="/b")
     other = dataclasses.replace(one, name="other")
@@ -125,7 +127,7 @@ def test_another_set_is_another_run() -> None:
         each = resolve(read(DEMO), datasets=datasets)
         names.append(each.run_name())
         identities.append(json.dumps(each.identity(), sort_keys=True))
-        forget()
+        forget(known)
     assert names[0] == "demo_R_18_FPN-random-lr0.02-b4-s0"  # as ever
     assert names[1].startswith("demo_R_18_FPN-mine-other-random-lr0.02-b4-s0-")
     assert len({*names[:4]}) == 4 and len({*identities}) == 5

@@ -132,10 +132,10 @@ ROWS = (
     Row(
         f"{INFOMIN} --dataset cells_train=cells/train.json:cells/images "
         "cells_val=cells/val.json:cells/images",
-        "cells_val .{8}; 6 classes",
+        "cells_val .{8}; 8 classes",
         submits=1,
     ),
-    Row(f"{INFOMIN} --dataset cells_train cells_val", "cells_val .{8}; 6 classes", submits=1),
+    Row(f"{INFOMIN} --dataset cells_train cells_val", "cells_val .{8}; 8 classes", submits=1),
     Row("python launch/benchmark.py --weights checkpoint.pth.tar --dry-run", "V100 hours"),
     Row("python launch/benchmark.py --weights checkpoint.pth.tar", "linear evaluation", submits=2),
     Row("python launch/benchmark.py --weights runs/pretrain/UNFINISHED", "V100 hours", submits=2),

@@ -104,7 +104,7 @@ PRETRAIN = [
     ("--data deep", r"no image under a class folder of .*deep"),
     ("--data demo --backbone vgg16", r"--backbone vgg16 is not a torchvision ResNet"),
     ("--data demo --batch-size 0", r"--batch-size 0: must be at least 1"),
-    ("--data demo --batch-size 6000", r"demo has 96 images, fewer than --batch-size 6000"),
+    ("--data demo --batch-size 6000", r"demo has 120 images, fewer than --batch-size 6000"),
     ("--data demo --lr -1", r"--lr -1.0: must be more than 0"),
     ("--data demo --seed -1", r"--seed -1: must be at least 0"),
     ("--data demo --seed 4294967296", r"--seed 4294967296: must be less than 4294967296"),
@@ -251,7 +251,7 @@ SEMI = [
     ("--data demo", r"no finished pre-training run in \S*runs; give --weights CHECKPOINT"),
     (f"{RANDOM} --head-lr -1", r"--head-lr -1\.0: must be more than 0"),
     (f"{RANDOM} --backbone-lr nan", r"--backbone-lr nan: must be more than 0"),
-    (RANDOM, r"6 training images of \S* \(seeded 1% seed 0\) are fewer than --batch-size 256"),
+    (RANDOM, r"8 training images of \S* \(seeded 1% seed 0\) are fewer than --batch-size 256"),
     (f"{RANDOM} --list gone.txt", r"--list gone\.txt: no such file"),
     (f"{RANDOM} --list other.txt", r"1 of its 1 names, such as n01440764_10026, are not images"),
 ]

@@ -35,10 +35,10 @@ def test_linear_and_semi(
     linear = row(tmp_path, "linear")
     assert tuple(linear.index) == tuple(tables.TABLES["linear"])
     assert (linear.method, linear.norm, linear.pretrain_epochs) == ("LEWEL_B", "eman", 200)
-    assert (linear.lr, linear.images_train, linear.images_val) == (0.1, 96, 32)
+    assert (linear.lr, linear.images_train, linear.images_val) == (0.1, 120, 32)
     assert linear.top1_low <= linear.top1 <= linear.top1_high <= 100 and linear.demo
     out = capsys.readouterr().out
-    assert "LEWEL, resnet18, 120 backbone tensors" in out and "training images: 96 (all)" in out
+    assert "LEWEL, resnet18, 120 backbone tensors" in out and "training images: 120 (all)" in out
 
     launch.semi.run([*common, "--percent", "10", "--seed", "3"])
     semi = row(tmp_path, "semi")
@@ -68,8 +68,8 @@ def test_classes_without_images_are_named_by_the_command_and_in_the_log(
     words = f"--data {data} --image-size 32 --epochs 1 --batch-size 12 --workers 0 --cluster debug"
     words += f" --weights none --backbone resnet18 --output-dir {tmp_path}"
     lines = [
-        f"1 of 6 classes have no training images, and cannot be learnt: {classes[1]}",
-        "2 of 6 classes have no validation images, and do not count in the accuracy: "
+        f"1 of 8 classes have no training images, and cannot be learnt: {classes[1]}",
+        "2 of 8 classes have no validation images, and do not count in the accuracy: "
         f"{classes[2]}, {classes[3]}",
     ]
     folder = launch.linear.run(words.split())
@@ -79,14 +79,14 @@ def test_classes_without_images_are_named_by_the_command_and_in_the_log(
 
 
 def test_a_list_of_files_and_a_random_start(tmp_path: Path, demo_root: Path) -> None:
-    names = sorted(path.name for path in (demo_root / "imagenet" / "train").glob("*/*_000[0-2].*"))
+    names = sorted(path.name for path in (demo_root / "imagenet" / "train").glob("*/*_000[0-1].*"))
     (tmp_path / "10percent.txt").write_text("\n".join(names))
     words = f"{SMALL} --epochs 1 --weights none --backbone resnet18 --output-dir {tmp_path}"
     folder = launch.semi.run(
         [*words.split(), *f"--percent 10 --list {tmp_path}/10percent.txt".split()]
     )
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["images_train"] == len(names) == 18 and metrics["method"] == "random"
+    assert metrics["images_train"] == len(names) == 16 and metrics["method"] == "random"
     assert metrics["subset"].startswith("list 10percent.txt sha256 ")
 
 
@@ -102,7 +102,7 @@ def test_the_default_is_the_newest_finished_run(
     pretraining(tmp_path, "drawn", 5, demo=True)
     launch.linear.run([*SMALL.split(), "--output-dir", str(tmp_path)])
     assert launched[0].config.weights.path == str(newest)
-    assert launched[0].steps == 2 * (96 // 12)
+    assert launched[0].steps == 2 * (120 // 12)
     assert f"weights: {newest} (the newest finished pre-training run)" in capsys.readouterr().out
     deeper = pretraining(tmp_path, "deeper", 0, backbone="resnet50")
     command = [*SMALL.split(), "--output-dir", str(tmp_path), "--backbone", "resnet18"]

@@ -108,7 +108,7 @@ def test_a_config_that_reads_images_otherwise_is_refused(tmp_path: Path) -> None
         (demo.CLASSES, None),
         (None, None),  # of a run from before, or of Detectron2's own tools
         (demo.CLASSES[::-1], r"trained for, or in another order; evaluate on one that has them"),
-        (("dots", "cell"), r"demo_coco_val has other .* or in another order, such as cell, bric"),
+        (("dots", "cell"), r"demo_coco_val has other .* or in another order, such as bricks, cell"),
     ],
 )
 def test_a_data_set_of_other_classes_is_refused(

@@ -54,7 +54,7 @@ def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
                 "unreadable_images": 0}  # fmt: skip
     assert expected.items() <= metrics.items()
     assert [name for name in metrics if name in SCORES] == SCORES
-    assert 0 <= metrics["mIoU"] <= 100 and metrics["IoU-train"] is None
+    assert 0 <= metrics["mIoU"] <= 100 and metrics["IoU-sofa"] is None
     assert 0 < metrics["pACC"] < 100
     rows = read_lines(tmp_path / "metrics.jsonl")
     assert [row["iteration"] for row in rows] == [0, 1]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_jobs_are_watched_from_the_queue_to_their_ends(slurm: Sandbox, tmp_path: Path) -> None:
     """One is killed, one is requeued and goes on, and one waits in the queue."""
-    good = pretrain(tmp_path, "--epochs 2 --workers 0 --name good")
+    good = pretrain(tmp_path, "--epochs 6 --workers 0 --name good")
     killed = pretrain(tmp_path, "--epochs 9 --workers 0 --name killed")
     later = pretrain(tmp_path, "--epochs 1 --workers 0 --name later --slurm begin=now+1hour")
     command = [sys.executable, "-u", str(ROOT / "launch" / "results.py"), "--watch"]
