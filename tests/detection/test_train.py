@@ -169,7 +169,7 @@ def test_vocs_boxes_are_learnt_and_scored(tmp_path: Path) -> None:
     scores = {name: metrics[name] for name in metrics if "AP" in name}
     assert list(scores) == ["box_AP", "box_AP50", "box_AP75"] and metrics["kind"] == "transfer"
     assert all(0 <= value <= 100 for value in scores.values())
-    assert "dataset demo_voc_2007_test: 4 images" in (tmp_path / "log.txt").read_text()
+    assert "dataset demo_voc_2007_test: 12 images" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_test_set_that_lacks_an_image_is_refused_before_training(

@@ -44,13 +44,13 @@ def test_perfect_answers_have_no_errors_on_voc_and_moved_ones_are_poor_boxes(
     evaluate(cfg, DETECTION, Oracle(answers), str(run.folder / "inference"))
     found = ground_truth(run)
     judged = errors(found, COCO(found.annotations), detections(run, found))
-    assert judged is not None and sum(judged.f1) == len(answers) == 4
+    assert judged is not None and sum(judged.f1) == len(answers) == 12
     if moved:
-        assert judged.delta_ap["Loc"] > 50 and judged.f1[0] == 4
+        assert judged.delta_ap["Loc"] > 50 and judged.f1[0] == 12
         assert {row["fp"] for row in judged.hardest} == {row["fn"] for row in judged.hardest}
     else:
         assert judged.delta_ap == pytest.approx(dict.fromkeys(KINDS, 0), abs=1e-9)
-        assert judged.f1 == [0] * 9 + [4] and judged.doubtful == 0
+        assert judged.f1 == [0] * 9 + [12] and judged.doubtful == 0
         scores = [ap for ap in per_class(run)["box_AP50"].values() if ap is not None]
         assert scores == [100.0] * len(scores) and scores
 
