@@ -74,27 +74,27 @@ class Bench:
 
     def start(self, name: str, seed: int) -> Path:
         """The backbone's file of a start: one of METHODS, random, or LEWEL_B permuted."""
-        path = self.output_dir / "starts" / f"{name.replace(' ', '_')}-{seed}.pth"
+        folder = None
+        if name != RANDOM:
+            method = METHODS[LEWEL if name == PERMUTED else name]
+            words = [*SMALL.split(), *method.split(), "--seed", str(seed)]
+            folder = pretrain.run([*words, *self._options()])
+        # Another recipe is another run, and its start another file.
+        stem = f"{folder.name}{'-permuted' * (name == PERMUTED)}" if folder else f"random-s{seed}"
+        path = self.output_dir / "starts" / f"{stem}.pth"
         if not path.exists():
-            network = self._network(name, seed)
+            torch.manual_seed(seed)
+            if folder is None:
+                network = load_backbone(Weights(BACKBONE))
+            else:
+                network = build_resnet(read_backbone(folder / CHECKPOINT))
+            if name == PERMUTED:
+                permute(network, seed)
             recalibrate(network)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 torch.save(network.state_dict(), file)
         return path
-
-    def _network(self, name: str, seed: int) -> nn.Module:
-        if name == PERMUTED:
-            network = self._network(LEWEL, seed)
-            permute(network, seed)
-            return network
-        if name == RANDOM:
-            torch.manual_seed(seed)
-            return load_backbone(Weights(BACKBONE))
-        words = [*SMALL.split(), *METHODS[name].split(), "--seed", str(seed)]
-        folder = pretrain.run([*words, *self._options()])
-        assert folder is not None
-        return build_resnet(read_backbone(folder / CHECKPOINT))
 
     def transfer(self, name: str, seed: int, config: str, *options: str) -> Path:
         """The run folder of a segmentation from a start."""
