@@ -165,7 +165,7 @@ def _parameters(kind: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _texts(kind: Any) -> dict[str, str]:
-    """What docstrings say of each parameter; a dataclass inherits it."""
+    """The description of each parameter in docstrings; a dataclass inherits it."""
     kinds = reversed(kind.__mro__) if isinstance(kind, type) else [kind]
     texts = {}
     for one in kinds:

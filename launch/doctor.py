@@ -1,4 +1,4 @@
-"""What is there for a job, and what is missing: ``python launch/doctor.py``."""
+"""Check what a job needs, and name what is missing: ``python launch/doctor.py``."""
 
 import sys
 from collections.abc import Iterator

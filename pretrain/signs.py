@@ -9,7 +9,7 @@ EARLY = 0.1  # share of the steps in which a dip is no sign of harm, and after w
 
 
 class Signs:
-    """What a training's rows tell, each sentence once.
+    """Warnings from a training's rows, each sentence once.
 
     In the first epoch of LEWEL_B's published log the loss falls to 0.097 at iteration 150, and
     recovers (release file ``pretrain_logs/LEWEL_B-100ep.txt``).

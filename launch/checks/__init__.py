@@ -1,1 +1,1 @@
-"""What ``launch/doctor.py`` looks at: software, GPUs, data sets, disk, Slurm."""
+"""Checks of ``launch/doctor.py``: software, GPUs, data sets, disk, Slurm."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from launch.checks.check import Check, attempt
 from launch.slurm import site
 from launch.slurm.resources import SLURM_GPUS, Resources, gpus_of_gres
+from launch.slurm.states import TIMEOUT_S, call
 
-TIMEOUT_S = 30  # of a command of Slurm's
 COLUMNS = "%P|%l|%D|%G"  # partition, time limit, nodes, generic resources
 
 
@@ -19,7 +19,7 @@ def is_here() -> bool:
 
 
 def slurm() -> Iterator[Check]:
-    """What there is of Slurm; where it is not, one line."""
+    """Check the site's settings, partitions and accounting; one line where there is no Slurm."""
     settings: list[Resources] = []
 
     def read() -> Check:
@@ -84,14 +84,7 @@ def gpus_of(gres: str) -> int:
 def _ask(*command: str) -> tuple[int, str]:
     """Status and answer of a command of Slurm's; the error's last line if it failed."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-        )
+        done = call(command)
     except subprocess.TimeoutExpired:
         return 1, f"no answer in {TIMEOUT_S} s"
     except OSError as error:

@@ -63,7 +63,7 @@ class Run:
         return ", ".join(str(word) for word in words if word)
 
     def provenance(self) -> dict[str, str]:
-        """What is known of how the run came to be, its scores and configuration aside."""
+        """The origin of the run, its scores and configuration aside."""
         record = Record.read(self.folder)
         shown = {k: v for k, v in self.metrics.items() if _is_recipe(k) and v not in (None, "")}
         return {
@@ -99,7 +99,7 @@ def collect(output_dir: Path) -> tuple[list[Run], list[str]]:
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What is logged about folders that are no runs, in the place of the terminal."""
+    """Collect the warnings about folders that are no runs, in the place of the terminal."""
     told: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]

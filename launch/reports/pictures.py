@@ -41,7 +41,7 @@ def truth(found: GroundTruth, image_id: Any) -> Image.Image:
 
 
 def predicted(found: GroundTruth, image_id: Any, rows: list[dict[str, Any]]) -> Image.Image:
-    """What was predicted of an image: objects worth showing, or classes of pixels."""
+    """Draw the predictions of an image: objects worth showing, or classes of pixels."""
     if image_id not in found.annotations:
         return objects(found, image_id, worth_showing(rows))
     height, width = _read(found, image_id).shape[:2]

@@ -136,7 +136,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, State] | None:
         if attempt:
             time.sleep(PAUSE_S)
         try:
-            answer = _call(command)
+            answer = call(command)
         except subprocess.TimeoutExpired:
             continue
         except OSError:  # no such command here
@@ -155,7 +155,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, State] | None:
 def _sacct(job_ids: Sequence[str]) -> dict[str, State]:
     """The ends of jobs in the accounts; empty where there are none."""
     try:
-        answer = _call(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(job_ids)])
+        answer = call(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(job_ids)])
     except (OSError, subprocess.TimeoutExpired):
         return {}
     rows = [line.strip().split("|") for line in answer.stdout.splitlines()]
@@ -164,7 +164,8 @@ def _sacct(job_ids: Sequence[str]) -> dict[str, State]:
     return {job_id: state for job_id, state in found.items() if not state.live}
 
 
-def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of Slurm's; OSError or TimeoutExpired if it does not run or answer."""
     # SQUEUE_USERS and the like would hide jobs.
     environment = {name: v for name, v in os.environ.items() if not name.startswith("SQUEUE_")}
     return subprocess.run(

@@ -36,7 +36,7 @@ def summarise(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def experiments(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What the runs of each experiment share, and their rows, one a seed."""
+    """The fields that the runs of each experiment share, and their rows, one a seed."""
     if "subset" in frame:  # drawn anew for each seed
         frame = frame.assign(subset=frame["subset"].str.replace(r" seed \d+$", "", regex=True))
     same = [name for name in SAME if name in frame]
