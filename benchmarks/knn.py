@@ -3,7 +3,8 @@
     python -m benchmarks.knn --weights lewel.pth.tar byol.pth.tar --data /path/to/imagenet
 
 For sets too small for a sharp figure from their validation images: every training image is
-classified once by those of the other folds. Nothing is written.
+classified once by those of the other folds. The folds are not independent, so that the intervals
+are approximate. Differences are from the first checkpoint, image by image. Nothing is written.
 """
 
 from dataclasses import dataclass
@@ -51,16 +52,18 @@ def main(arguments: list[str] | None = None) -> None:
     from common.backbones import build_resnet, read_backbone
     from common.distributed import World
     from common.weights import Weights
+    from launch.evidence import paired
     from pretrain.data.locate import open_images
     from pretrain.evaluation.classifier import load_backbone
-    from pretrain.evaluation.features import extract
+    from pretrain.evaluation.features import Accuracy, extract
     from pretrain.evaluation.knn import cross_validated
 
     images = open_images(options.data)
     world = World(0, 1, 0, 1, torch.device("cpu"))
     table = Table(title=f"{options.folds}-fold kNN of {len(images)} images, top-1 in percent")
-    for name in ("weights", "k", "top-1", "95 % interval"):
+    for name in ("weights", "k", "top-1", "95 % interval", "less the first, 95 % interval"):
         table.add_column(name, overflow="fold")
+    first = None
     for wanted in options.weights:
         torch.manual_seed(options.seed)
         if wanted == "none":
@@ -68,11 +71,17 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             network = build_resnet(read_backbone(wanted))
         found = extract(network, images, options.image_size, options.workers, world, None, 100)
-        k, accuracy = cross_validated(
+        k, right = cross_validated(
             found.vectors, found.labels, options.folds, options.k, seed=options.seed
         )
+        accuracy = Accuracy(int(right.sum()), len(right))
         low, high = accuracy.interval
-        table.add_row(wanted, str(k), f"{accuracy.percent:.2f}", f"{low:.2f} to {high:.2f}")
+        first = right if first is None else first
+        difference = (
+            "" if right is first else str(paired(100 * (right.double() - first.double()).numpy()))
+        )
+        shown = (f"{accuracy.percent:.2f}", f"{low:.2f} to {high:.2f}", difference)
+        table.add_row(wanted, str(k), *shown)
     Console(width=140).print(table)
 
 

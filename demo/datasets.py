@@ -23,7 +23,7 @@ from common.locks import locked
 from demo import coco, scenes, voc
 from demo.classes import CLASSES
 
-VERSION = 2  # raise it with every change of what is drawn
+VERSION = 3  # raise it with every change of what is drawn
 MANIFEST = "manifest.json"
 GENERATOR = "textured shapes"  # by which a manifest is known
 ENVIRONMENT = "LEWEL_DEMO_DIR"

@@ -61,8 +61,8 @@ def generator(seed: int, *name: str | int) -> np.random.Generator:
 
 
 def single(rng: np.random.Generator, label: int) -> Scene:
-    """One object of class ``label`` that fills a good part of an image of 72 to 96 pixels."""
-    height, width = rng.integers(72, 97, size=2).tolist()
+    """One object of class ``label`` that fills a good part of an image of 60 to 76 pixels."""
+    height, width = rng.integers(60, 77, size=2).tolist()
     return _draw(rng, height, width, [label], (0.6, 0.9), margin=0.4)
 
 

@@ -42,8 +42,8 @@ def main() -> None:
         LINEAR,
         RANDOM,
         Bench,
-        accuracy_difference,
         miou_difference,
+        paired,
     )
 
     gpus = str(min(1, torch.cuda.device_count()))
@@ -53,13 +53,13 @@ def main() -> None:
         for name in (LEWEL, RANDOM)
         for config in (LINEAR, FCN)
     }
-    knn = accuracy_difference(*(bench.knn(name, options.seed) for name in (LEWEL, RANDOM)))
+    knn = paired(bench.knn(LEWEL, options.seed) - bench.knn(RANDOM, options.seed))
     linear, tuned = (
         miou_difference(runs[config, LEWEL], runs[config, RANDOM]) for config in (LINEAR, FCN)
     )
     results.show(options.output_dir)
     print(
-        f"LEWEL_B less random, one seed, 95 % intervals over the test images: kNN accuracy {knn}, "
+        f"{LEWEL} less random, one seed, 95 % intervals over the test images: kNN accuracy {knn}, "
         f"mIoU of the frozen backbone {linear}, mIoU after fine-tuning {tuned}"
     )
 

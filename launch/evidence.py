@@ -6,13 +6,15 @@ on few labelled scenes the mIoU of a linear head on the frozen backbone and of a
 fine-tuned.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from scipy import stats
+from torch import nn
 
 from common.backbones import build_resnet, read_backbone
 from common.distributed import World
@@ -26,20 +28,20 @@ from pretrain.evaluation.classifier import load_backbone
 from pretrain.evaluation.features import extract
 from pretrain.evaluation.knn import predict
 
-BACKBONE, SIZE = "resnet18", 40
-RANDOM, LEWEL, PERMUTED = "random", "LEWEL_B", "LEWEL_B permuted"
+BACKBONE, SIZE = "resnet18", 48
+RANDOM, LEWEL, PERMUTED = "random", "LEWEL_M", "LEWEL_M permuted"
 # Small networks, batches and images, few steps, and a blur in proportion to the image: all the
 # demo's own. A batch of one process needs no SyncBN.
 SMALL = (
-    f"--data demo --backbone {BACKBONE} --image-size {SIZE} --blur-sigma 0.36 --proj-dim 64 "
-    "--epochs 6 --batch-size 32 --warmup-epochs 0.4 --knn-every 0"
+    f"--data demo --backbone {BACKBONE} --image-size {SIZE} --blur-sigma 0.43 --proj-dim 64 "
+    "--epochs 5 --batch-size 32 --warmup-epochs 0.4 --knn-every 0"
 )
-BYOL = "--hidden-dim 512 --lr 0.6 --base-momentum 0.9 --norm"
+MOCO = "--queue-size 1024 --base-momentum 0.99 --lr 0.1 --norm"
 METHODS = {
-    LEWEL: f"--method lewel_b {BYOL} syncbn",
-    "LEWEL_B EMAN": f"--method lewel_b {BYOL} eman",
-    "BYOL": f"--method byol {BYOL} syncbn",
-    "MoCo v2": "--method moco_v2 --queue-size 1024 --base-momentum 0.99 --lr 0.06",
+    LEWEL: f"--method lewel_m --hidden-dim 512 {MOCO} shufflebn",
+    "LEWEL_M EMAN": f"--method lewel_m --hidden-dim 512 {MOCO} eman",
+    "MoCo v2": f"--method moco_v2 {MOCO} shufflebn",
+    "BYOL": "--method byol --hidden-dim 512 --lr 0.6 --base-momentum 0.9 --norm syncbn",
 }
 LINEAR, FCN = "demo_voc_R_18_linear", "demo_voc_R_18_FCN"
 TEST_SET = "demo_voc_2012_val_sem_seg"
@@ -73,7 +75,7 @@ class Bench:
     where: tuple[str, ...] = ()
 
     def start(self, name: str, seed: int) -> Path:
-        """The backbone's file of a start: one of METHODS, random, or LEWEL_B permuted."""
+        """The backbone's file of a start: one of METHODS, random, or LEWEL_M permuted."""
         folder = None
         if name != RANDOM:
             method = METHODS[LEWEL if name == PERMUTED else name]
@@ -102,8 +104,8 @@ class Bench:
         (folder,) = transfer.run([*words, "--seed", str(seed), *self._options(), *options])
         return folder
 
-    def knn(self, name: str, seed: int) -> Tensor:
-        """True for the validation images that the nearest training images classify right."""
+    def knn(self, name: str, seed: int) -> NDArray[np.float64]:
+        """100 for the validation images that the nearest training images classify right, else 0."""
         network = build_resnet(read_backbone(self.start(name, seed)))
         memory, queries = (
             extract(network, images, SIZE, 1, ALONE)
@@ -111,7 +113,8 @@ class Bench:
             if images is not None
         )
         (found,) = predict(queries.vectors, memory.vectors, memory.labels, [NEIGHBOURS])
-        return found == queries.labels
+        right: NDArray[np.float64] = 100 * (found == queries.labels).double().numpy()
+        return right
 
     def _options(self) -> list[str]:
         return ["--output-dir", str(self.output_dir), *self.where]
@@ -144,11 +147,11 @@ def permute(network: nn.Module, seed: int) -> None:
             module.reset_parameters()
 
 
-def accuracy_difference(ours: Tensor, theirs: Tensor) -> Difference:
-    """The difference of two accuracies on the same images (n,), with its normal interval."""
-    each = 100 * (ours.double() - theirs.double())
-    half = 1.96 * float(each.std()) / len(each) ** 0.5
-    return Difference(float(each.mean()), float(each.mean()) - half, float(each.mean()) + half)
+def paired(differences: Sequence[float] | NDArray[np.float64]) -> Difference:
+    """The mean of paired differences (n,), with its t interval; n is at least 2."""
+    mean = float(np.mean(differences))
+    half = float(stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences))
+    return Difference(mean, mean - half, mean + half)
 
 
 def miou_difference(ours: Path, theirs: Path) -> Difference:

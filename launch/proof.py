@@ -8,11 +8,11 @@ import functools
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find another file
@@ -23,14 +23,21 @@ from common.files import atomic_write
 from launch.console import print_table
 from launch.options import parse
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from launch.evidence import Bench
+
 CHOICE = 100  # the seed on which rates are chosen
-RATES = (0.02, 0.05, 0.1)
-KNN = "kNN accuracy"
+RATES = (0.05, 0.1, 0.2)
+KNN, MIOU = "kNN accuracy", "mIoU"
 
 
 @dataclass(frozen=True)
 class Command:
-    """Compare what starts from LEWEL_B, BYOL, MoCo v2 and from nothing, on drawn images.
+    """Compare what starts from LEWEL_M, MoCo v2, BYOL and from nothing, on drawn images.
 
     Attributes:
         output_dir: Folder for starts/, runs/ and results/.
@@ -43,68 +50,92 @@ class Command:
     processes: int = 2
 
 
-def score(output_dir: Path, name: str, seed: int, measure: str = "", lr: float = 0.0) -> float:
-    """A start's kNN accuracy, or its mIoU by a config at a learning rate, in percent.
+@dataclass(frozen=True)
+class Scores:
+    """What a start reached, in percent."""
 
-    Without a measure the start is made; for a process of its own.
-    """
+    name: str
+    lr: float  # the best of RATES
+    right: "list[NDArray[np.float64]]"  # of each seed: 100 for images that kNN has right, else 0
+    miou: list[float]  # of each seed
+
+
+def knn(output_dir: Path, name: str, seed: int) -> "NDArray[np.float64]":
+    """Make a start; 100 for the validation images that it has right by kNN, else 0."""
+    return _bench(output_dir).knn(name, seed)
+
+
+def miou(output_dir: Path, name: str, seed: int, lr: float) -> float:
+    """The mIoU of a start after fine-tuning at a learning rate, in percent."""
+    from launch.evidence import FCN
+
+    folder = _bench(output_dir).transfer(name, seed, FCN, "--lr", str(lr))
+    return float(json.loads((folder / "metrics.json").read_text())["mIoU"])
+
+
+def _bench(output_dir: Path) -> "Bench":
     import torch
 
     from launch.evidence import Bench
 
     torch.set_num_threads(1)
-    bench = Bench(output_dir, ("--cluster", "debug", "--gpus-per-node", "0"))
-    if not measure:
-        bench.start(name, seed)
-        return 0.0
-    if measure == KNN:
-        return 100 * float(bench.knn(name, seed).double().mean())
-    folder = bench.transfer(name, seed, measure, "--lr", str(lr))
-    return float(json.loads((folder / "metrics.json").read_text())["mIoU"])
+    return Bench(output_dir, ("--cluster", "debug", "--gpus-per-node", "0"))
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The mean of paired differences, and the ends of its 95 % t interval."""
-    from scipy import stats
+def compare(options: Command, pool: ProcessPoolExecutor) -> list[Scores]:
+    """Run everything, the random start first."""
+    from launch.evidence import METHODS, PERMUTED, RANDOM
 
-    mean = sum(values) / len(values)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, mean - half, mean + half
-
-
-def compare(options: Command, pool: ProcessPoolExecutor) -> list[list[Any]]:
-    """Run everything; rows of start, measure, learning rate, and the score of each seed."""
-    from launch.evidence import FCN, LINEAR, METHODS, PERMUTED, RANDOM
-
-    def scores(jobs: Sequence[tuple[Any, ...]]) -> list[float]:
-        columns = zip(*((*job, "", 0.0)[:4] for job in jobs), strict=True)
-        return list(pool.map(functools.partial(score, options.output_dir), *columns))
+    def run(job: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> dict[Any, Any]:
+        found = pool.map(functools.partial(job, options.output_dir), *zip(*tasks, strict=True))
+        return dict(zip(tasks, found, strict=True))
 
     names, seeds = (RANDOM, *METHODS, PERMUTED), range(options.seeds)
-    scores([(name, seed) for seed in (CHOICE, *seeds) for name in (*METHODS, RANDOM)])
-    scores([(PERMUTED, seed) for seed in (CHOICE, *seeds)])  # from the same pre-training
-    pairs = [(name, config) for config in (LINEAR, FCN) for name in names]
-    tries = [(name, CHOICE, config, lr) for name, config in pairs for lr in RATES]
-    tried = dict(zip(tries, scores(tries), strict=True))
-    rows: list[list[Any]] = [[name, KNN, ""] for name in names]
-    for name, config in pairs:
-        _, best = max((tried[name, CHOICE, config, lr], lr) for lr in RATES)
-        rows.append([name, config, best])
-    jobs = [(name, seed, measure, lr or 0.0) for name, measure, lr in rows for seed in seeds]
-    found = iter(scores(jobs))
-    return [[*row, *(next(found) for _ in seeds)] for row in rows]
+    starts = [(name, seed) for seed in (CHOICE, *seeds) for name in reversed(names)]
+    right = run(knn, [start for start in starts if start[0] != PERMUTED])
+    right |= run(knn, [start for start in starts if start[0] == PERMUTED])  # of the same runs
+    tried = run(miou, [(name, CHOICE, lr) for name in names for lr in RATES])
+    best = {name: max(RATES, key=lambda lr: tried[name, CHOICE, lr]) for name in names}
+    tuned = run(miou, [(name, seed, best[name]) for name in names for seed in seeds])
+    return [
+        Scores(
+            name,
+            best[name],
+            [right[name, seed] for seed in seeds],
+            [tuned[name, seed, best[name]] for seed in seeds],
+        )
+        for name in names
+    ]
 
 
-def texts(rows: Sequence[Sequence[Any]], reference: str) -> list[list[str]]:
-    """Rows of the table: means over seeds, and differences from the ``reference`` start."""
-    of = {(name, measure): values for name, measure, _, *values in rows}
-    table = []
-    for name, measure, lr, *values in rows:
-        each = [a - b for a, b in zip(values, of[reference, measure], strict=True)]
-        mean, low, high = t_interval(each)
-        difference = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if name != reference else ""
-        table.append([name, measure, f"{lr}", f"{sum(values) / len(values):.1f}", difference])
-    return table
+def tables(found: Sequence[Scores]) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The scores of each seed; and their means, with the differences from the first start.
+
+    Differences are paired: in mIoU by seed, in kNN accuracy by image, of which each has the mean of
+    the seeds.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from launch.evidence import paired
+
+    scores, means = [], []
+    for one in found:
+        images, reference = (np.mean(each.right, axis=0) for each in (one, found[0]))
+        for what, values, differences in (
+            ((KNN, ""), np.mean(one.right, axis=1), images - reference),
+            ((MIOU, str(one.lr)), one.miou, np.subtract(one.miou, found[0].miou)),
+        ):
+            scores.append([one.name, *what, *values])
+            shown = "" if one is found[0] else str(paired(differences))
+            means.append([one.name, *what, f"{np.mean(values):.1f}", shown])
+    columns = ["start", "measure", "lr"]
+    more = ["mean of seeds", f"less {found[0].name}, 95 % interval"]
+    seeds = [str(seed) for seed in range(len(found[0].miou))]
+    return (
+        pd.DataFrame(scores, columns=columns + seeds),
+        pd.DataFrame(means, columns=columns + more),
+    )
 
 
 @command
@@ -114,23 +145,17 @@ def main() -> None:
     if options.seeds < 2:
         raise UserError(f"--seeds {options.seeds}: an interval needs 2 seeds or more.")
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, spawn, max_tasks_per_child=1) as pool:
-        rows = compare(options, pool)
-    import pandas as pd
-
-    from launch.evidence import RANDOM
-
-    columns = ["start", "measure", "lr"]
+    with ProcessPoolExecutor(options.processes, spawn) as pool:
+        scores, table = tables(compare(options, pool))
     folder = options.output_dir / "results"
-    frame = pd.DataFrame(rows, columns=[*columns, *map(str, range(options.seeds))])
-    shown = texts(rows, RANDOM)
-    columns += ["mean of seeds", f"less {RANDOM}, 95 % t interval"]
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "proof.csv", "w") as file:
-        frame.to_csv(file, index=False)
+        scores.to_csv(file, index=False)
     with atomic_write(folder / "proof.md", "w") as file:
-        file.write(pd.DataFrame(shown, columns=columns).to_markdown(index=False) + "\n")
-    print_table("proof", columns, shown, f"every seed: {folder / 'proof.csv'}")
+        file.write(table.to_markdown(index=False) + "\n")
+    print_table(
+        "proof", list(table), table.to_numpy().tolist(), f"every seed: {folder / 'proof.csv'}"
+    )
 
 
 if __name__ == "__main__":

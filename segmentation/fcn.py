@@ -117,6 +117,16 @@ class LinearHead(FCNHead):
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
+class SmallFCNHead(FCNHead):
+    """One 3x3 convolution without dilation: for images that dilation 6 would reach beyond."""
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """The arguments that a Detectron2 config and a backbone's features stand for."""
+        return super().from_config(cfg, input_shape) | {"convs": 1, "dilation": 1}
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
 class FCND8Head(FCNHead):
     """The head of FCN-D8: no dilation, the features concatenated, and dropout."""
 

@@ -17,4 +17,4 @@ def test_a_row_for_each_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture
         knn.main(words.split())
     out = capsys.readouterr().out
     assert ended.value.code == 0 and "2-fold kNN of 120 images" in out
-    assert out.count(" to ") == 2 and "none" in out and "│ 7 " in out
+    assert out.count(" to ") == 3 and "none" in out and "│ 7 " in out

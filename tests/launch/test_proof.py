@@ -1,32 +1,33 @@
 """The arithmetic of the proof, and its options."""
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from launch import proof
+from launch.proof import Scores
 
 
-def test_the_interval_is_that_of_a_paired_t_test() -> None:
-    ours, theirs = [20.1, 18.4, 22.9, 19.5], [12.8, 13.4, 14.1, 11.9]
-    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
-    mean, low, high = proof.t_interval([a - b for a, b in zip(ours, theirs, strict=True)])
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-    assert mean == pytest.approx(sum(ours) / 4 - sum(theirs) / 4)
-
-
-def test_differences_are_from_the_same_seed_and_measure() -> None:
-    rows = [
-        ["random", "kNN accuracy", "", 50.0, 60.0],
-        ["LEWEL_B", "kNN accuracy", "", 60.0, 70.0],
-        ["random", "fcn", 0.1, 10.0, 12.0],
-        ["LEWEL_B", "fcn", 0.05, 15.0, 16.0],
-    ]
-    assert proof.texts(rows, "random") == [
-        ["random", "kNN accuracy", "", "55.0", ""],
-        ["LEWEL_B", "kNN accuracy", "", "65.0", "+10.0 (+10.0 to +10.0)"],
-        ["random", "fcn", "0.1", "11.0", ""],
-        ["LEWEL_B", "fcn", "0.05", "15.5", "+4.5 (-1.9 to +10.9)"],
-    ]
+def test_differences_are_paired_by_seed_and_by_image() -> None:
+    generator = np.random.default_rng(0)
+    theirs, ours = (100.0 * (generator.random((4, 50)) < share) for share in (0.5, 0.7))
+    miou = {"random": [12.8, 13.4, 14.1, 11.9], "LEWEL_M": [20.1, 18.4, 22.9, 19.5]}
+    scores, means = proof.tables(
+        [
+            Scores("random", 0.05, list(theirs), miou["random"]),
+            Scores("LEWEL_M", 0.1, list(ours), miou["LEWEL_M"]),
+        ]
+    )
+    assert scores.iloc[:, :3].to_numpy().tolist() == means.iloc[:, :3].to_numpy().tolist()
+    assert scores.iloc[:, 3:].to_numpy() == pytest.approx(
+        np.stack([theirs.mean(1), miou["random"], ours.mean(1), miou["LEWEL_M"]])
+    )
+    texts = []
+    for a, b in ((ours.mean(0), theirs.mean(0)), (miou["LEWEL_M"], miou["random"])):
+        ends = stats.ttest_rel(a, b).confidence_interval(0.95)
+        texts.append(f"{np.mean(a) - np.mean(b):+.1f} ({ends.low:+.1f} to {ends.high:+.1f})")
+    assert means.iloc[:, -1].tolist() == ["", "", *texts]
+    assert means["lr"].tolist() == ["", "0.05", "", "0.1"]
 
 
 def test_one_seed_has_no_interval(
