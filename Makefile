@@ -49,7 +49,7 @@ $(stamp): pyproject.toml constraints.txt $(wildcard tools/*detectron2*.py)
 demo: setup ## pre-train on drawn images, and show what that is worth (10 minutes)
 	@"$(bin)/python" launch/demo.py
 
-proof: setup ## the same over seeds and methods, with intervals (hours)
+proof: setup ## the same over seeds and methods, with intervals (90 minutes)
 	@"$(bin)/python" launch/proof.py
 
 test: lint ## check style and types, then run the tests

@@ -34,14 +34,15 @@ RANDOM, LEWEL, PERMUTED = "random", "LEWEL_M", "LEWEL_M permuted"
 # demo's own. A batch of one process needs no SyncBN.
 SMALL = (
     f"--data demo --backbone {BACKBONE} --image-size {SIZE} --blur-sigma 0.43 --proj-dim 64 "
-    "--epochs 5 --batch-size 32 --warmup-epochs 0.4 --knn-every 0"
+    "--epochs 4 --batch-size 32 --warmup-epochs 0.4 --knn-every 0"
 )
-MOCO = "--queue-size 1024 --base-momentum 0.99 --lr 0.1 --norm"
+MOCO = "--queue-size 1024 --base-momentum 0.99 --lr 0.1 --norm shufflebn"
+BYOL = "--hidden-dim 512 --lr 0.6 --base-momentum 0.9 --norm"
 METHODS = {
-    LEWEL: f"--method lewel_m --hidden-dim 512 {MOCO} shufflebn",
-    "LEWEL_M EMAN": f"--method lewel_m --hidden-dim 512 {MOCO} eman",
-    "MoCo v2": f"--method moco_v2 {MOCO} shufflebn",
-    "BYOL": "--method byol --hidden-dim 512 --lr 0.6 --base-momentum 0.9 --norm syncbn",
+    LEWEL: f"--method lewel_m --hidden-dim 512 {MOCO}",
+    "LEWEL_B EMAN": f"--method lewel_b {BYOL} eman",
+    "BYOL": f"--method byol {BYOL} syncbn",
+    "MoCo v2": f"--method moco_v2 {MOCO}",
 }
 LINEAR, FCN = "demo_voc_R_18_linear", "demo_voc_R_18_FCN"
 TEST_SET = "demo_voc_2012_val_sem_seg"

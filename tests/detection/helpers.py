@@ -115,7 +115,7 @@ def assert_equal_to_the_bit(here: Path, there: Path) -> None:
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name
     momenta = [state["trainer"]["optimizer"]["state"] for state in states]
-    assert momenta[0].keys() == momenta[1].keys() and len(momenta[0]) > 60
+    assert momenta[0].keys() == momenta[1].keys() and len(momenta[0]) > 40
     for key, value in momenta[0].items():
         assert torch.equal(value["momentum_buffer"], momenta[1][key]["momentum_buffer"])
 

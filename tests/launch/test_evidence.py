@@ -67,7 +67,7 @@ def test_the_interval_is_that_of_a_paired_t_test() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = evidence.SMALL.replace("--epochs 5", "--epochs 1").replace(
+    words = evidence.SMALL.replace("--epochs 4", "--epochs 1").replace(
         "--proj-dim 64", "--proj-dim 8"
     )
     monkeypatch.setattr(evidence, "SMALL", words)

@@ -14,7 +14,9 @@ import segmentation  # noqa: F401  registers FCN
 from segmentation.fcn import FCN
 from tests.detection.helpers import config, torchvision_name
 
-R50, R18, D8 = "pascal_voc_R_50_FCN_30k", "demo_voc_R_18_FCN", "pascal_voc_R_50_FCN_D8_20k"
+R50, D8, DEMO = "pascal_voc_R_50_FCN_30k", "pascal_voc_R_50_FCN_D8_20k", "demo_voc_R_18_FCN"
+R18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+       "MODEL.SEM_SEG_HEAD.CONVS_DIM", 64)  # fmt: skip
 BN = ("MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN")
 
 
@@ -28,7 +30,7 @@ def build(name: str, device: str = "meta", *overrides: Any) -> Any:
 def small() -> FCN:
     """A ResNet-18 with numbers, whose statistics are not the initial ones."""
     torch.manual_seed(0)
-    model: FCN = build(R18, "cpu", *BN)
+    model: FCN = build(R50, "cpu", *R18, *BN)
     return warmed(model)
 
 
@@ -49,14 +51,16 @@ def warmed(model: FCN) -> FCN:
     return model
 
 
-@pytest.mark.parametrize(("name", "channels"), [(R50, 2048), (R18, 512)])
-def test_the_backbone_has_stride_16_and_dilation_2_in_all_of_res5(name: str, channels: int) -> None:
-    backbone = build(name).backbone
+@pytest.mark.parametrize(("depth", "channels"), [((), 2048), (R18, 512)], ids=["R-50", "R-18"])
+def test_the_backbone_has_stride_16_and_dilation_2_in_all_of_res5(
+    depth: tuple[Any, ...], channels: int
+) -> None:
+    backbone = build(R50, "meta", *depth).backbone
     assert backbone.output_shape()["res5"].stride == 16
     assert backbone.output_shape()["res5"].channels == channels
     convs = [m for m in backbone.res5.modules() if isinstance(m, nn.Conv2d)]
     wide = [m for m in convs if m.kernel_size == (3, 3)]
-    assert len(wide) == (3 if name == R50 else 4)
+    assert len(wide) == (4 if depth else 3)
     assert {m.dilation for m in wide} == {m.padding for m in wide} == {(2, 2)}
     assert {m.stride for m in convs} == {(1, 1)}
     for stage in (backbone.res2, backbone.res3, backbone.res4):
@@ -78,6 +82,14 @@ def test_the_head_is_as_published() -> None:
         assert conv.activation in (F.relu, F.relu_)
     assert (predictor.kernel_size, predictor.out_channels) == ((1, 1), 21)
     assert predictor.norm is None and predictor.activation is None
+
+
+def test_the_demo_has_stride_16_without_dilation() -> None:
+    model = build(DEMO)
+    assert model.stride == 16
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert {m.dilation for m in convs} == {(1, 1)}
+    assert [m.kernel_size for m in model.head] == [(3, 3), (1, 1)]
 
 
 HEAD = 9 * 2048 * 256 + 9 * 256 * 256 + 2 * 2 * 256 + 256 * 21 + 21
@@ -127,7 +139,7 @@ def test_a_logit_belongs_to_the_pixel_that_it_is_centred_at() -> None:
     """In a network of ones without norms, a pixel's mark is highest at its logit."""
     overrides = ("MODEL.RESNETS.NORM", "", "MODEL.SEM_SEG_HEAD.NORM", "")
     with torch.no_grad():
-        backbone = build(R18, "cpu", *overrides).backbone.double()
+        backbone = build(R50, "cpu", *R18, *overrides).backbone.double()
         for conv in (m for m in backbone.modules() if isinstance(m, nn.Conv2d)):
             conv.weight.fill_(1 / conv.weight[0].numel())
         blank = torch.zeros(1, 3, 257, 257, dtype=torch.float64)

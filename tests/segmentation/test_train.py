@@ -50,7 +50,7 @@ def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
     metrics = transfer(tiny(), tmp_path)
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     expected = {"kind": "segmentation", "config": "demo_voc_R_18_FCN", "method": "random",
-                "lr": 0.05, "batch_size": 2, "seed": 0, "iterations": 2, "demo": True,
+                "lr": 0.1, "batch_size": 2, "seed": 0, "iterations": 2, "demo": True,
                 "unreadable_images": 0}  # fmt: skip
     assert expected.items() <= metrics.items()
     assert [name for name in metrics if name in SCORES] == SCORES
@@ -60,7 +60,7 @@ def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
     assert [row["iteration"] for row in rows] == [0, 1]
     assert rows[0]["total_loss"] == pytest.approx(math.log(21), rel=0.1)  # knows nothing yet
     assert math.isfinite(rows[1]["total_loss"])
-    assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.005])
+    assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.01])
     text = (tmp_path / "log.txt").read_text()
     assert "dataset demo_voc_2012_val_sem_seg: 4 images" in text
     assert "META_ARCHITECTURE: FCN" in (tmp_path / "config.yaml").read_text()
