@@ -66,3 +66,25 @@ def followed(fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> list[tup
 
     monkeypatch.setattr(following, "follow", follow)
     return seen
+
+
+@pytest.fixture
+def tiny_bench(demo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pre-trainings of the demo's recipe with one epoch, and its transfers of two iterations."""
+    from launch import evidence
+
+    words = evidence.SMALL.replace("--epochs 4", "--epochs 1")
+    monkeypatch.setattr(evidence, "SMALL", words.replace("--proj-dim 64", "--proj-dim 8"))
+    whole, tiny = (
+        evidence.Bench.transfer,
+        (
+            "INPUT.CROP.SIZE [49,49] INPUT.MIN_SIZE_TRAIN (0.25,0.5) INPUT.MIN_SIZE_TEST 48 "
+            "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) SOLVER.WARMUP_ITERS 0 "
+            "TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
+        ).split(),
+    )
+
+    def transfer(bench: Any, name: str, seed: int, config: str, *options: str) -> Path:
+        return whole(bench, name, seed, config, *options, *tiny)
+
+    monkeypatch.setattr(evidence.Bench, "transfer", transfer)

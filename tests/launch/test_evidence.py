@@ -15,12 +15,6 @@ from pretrain.augment import centre_crop
 from pretrain.data.locate import open_images
 from segmentation.predictions import confusions, miou
 
-TINY = (
-    "INPUT.CROP.SIZE [49,49] INPUT.MIN_SIZE_TRAIN (0.25,0.5) INPUT.MIN_SIZE_TEST 48 "
-    "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) SOLVER.WARMUP_ITERS 0 "
-    "TEST.PRECISE_BN.NUM_ITER 2 DATALOADER.NUM_WORKERS 0"
-).split()
-
 
 def test_recalibrated_statistics_are_those_of_the_training_images(demo_root: Path) -> None:
     network = torchvision.models.resnet18()
@@ -65,20 +59,12 @@ def test_the_interval_is_that_of_a_paired_t_test() -> None:
     assert found.mean == pytest.approx(sum(ours) / 4 - sum(theirs) / 4)
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = evidence.SMALL.replace("--epochs 4", "--epochs 1").replace(
-        "--proj-dim 64", "--proj-dim 8"
-    )
-    monkeypatch.setattr(evidence, "SMALL", words)
-
-
 def test_a_bench(
-    tmp_path: Path, demo_root: Path, small: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, demo_root: Path, tiny_bench: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, ("--cluster", "debug", "--gpus-per-node", "0"))
     folders = {
-        (name, config): bench.transfer(name, 3, config, *TINY)
+        (name, config): bench.transfer(name, 3, config)
         for name, config in ((LEWEL, FCN), (RANDOM, FCN), (PERMUTED, LINEAR))
     }
     assert len(list((tmp_path / "runs" / "pretrain").iterdir())) == 1  # of two starts

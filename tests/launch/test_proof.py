@@ -1,11 +1,17 @@
 """The arithmetic of the proof, and its options."""
 
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from launch import proof
-from launch.proof import Scores
+from launch import evidence, proof
+from launch.evidence import LEWEL, PERMUTED, RANDOM
+from launch.proof import CHOICE, Scores
 
 
 def test_differences_are_paired_by_seed_and_by_image() -> None:
@@ -28,6 +34,36 @@ def test_differences_are_paired_by_seed_and_by_image() -> None:
         texts.append(f"{np.mean(a) - np.mean(b):+.1f} ({ends.low:+.1f} to {ends.high:+.1f})")
     assert means.iloc[:, -1].tolist() == ["", "", *texts]
     assert means["lr"].tolist() == ["", "0.05", "", "0.1"]
+
+
+class Here:
+    """A pool of this process alone."""
+
+    def map(self, job: Callable[..., Any], *columns: Sequence[Any]) -> Iterator[Any]:
+        return map(job, *columns)
+
+
+def test_a_proof(tmp_path: Path, tiny_bench: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one method, with two rates: each start's best one on the seed that is not reported."""
+    monkeypatch.setattr(evidence, "METHODS", {LEWEL: evidence.METHODS[LEWEL]})
+    monkeypatch.setattr(proof, "RATES", (1e-3, 1e-2))
+    found = proof.compare(proof.Command(tmp_path, seeds=2), Here())  # type: ignore[arg-type]
+    assert [one.name for one in found] == [RANDOM, LEWEL, PERMUTED]
+    assert {(len(one.right), len(one.right[0]), len(one.miou)) for one in found} == {(2, 32, 2)}
+    runs = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "runs" / "segmentation").glob("*/metrics.json")
+    ]
+    assert len(runs) == 3 * (2 + 2)
+    for one in found:
+        tried = {r["lr"]: r["mIoU"] for r in runs if (r["method"], r["seed"]) == (one.name, CHOICE)}
+        assert tried[one.lr] == max(tried.values()) and tried.keys() == {1e-3, 1e-2}
+        reported = {r["seed"]: r for r in runs if r["method"] == one.name and r["seed"] != CHOICE}
+        assert [reported[seed]["mIoU"] for seed in (0, 1)] == one.miou
+        assert {row["lr"] for row in reported.values()} == {one.lr}
+    assert len(list((tmp_path / "runs" / "pretrain").iterdir())) == 3
+    _, means = proof.tables(found)
+    assert len(means) == 6 and all("(" in text for text in means.iloc[2:, -1])
 
 
 def test_one_seed_has_no_interval(
