@@ -20,7 +20,7 @@ class Options:
     """The checkpoints to compare, and the images.
 
     Attributes:
-        weights: Checkpoints; "none" is a random ResNet.
+        weights: Checkpoints; "none" is a random ResNet, with BN statistics of these images.
         data: Images, as for launch/pretrain.py; its training split is used.
         backbone: The random ResNet.
         image_size: Side of the images' centre crop in pixels.
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     from common.backbones import build_resnet, read_backbone
     from common.distributed import World
     from common.weights import Weights
-    from launch.evidence import paired
+    from launch.evidence import paired, recalibrate
     from pretrain.data.locate import open_images
     from pretrain.evaluation.classifier import load_backbone
     from pretrain.evaluation.features import Accuracy, extract
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.manual_seed(options.seed)
         if wanted == "none":
             network = load_backbone(Weights(options.backbone))
+            recalibrate(network, images, options.image_size)
         else:
             network = build_resnet(read_backbone(wanted))
         found = extract(network, images, options.image_size, options.workers, world, None, 100)

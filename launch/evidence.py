@@ -23,6 +23,7 @@ from common.weights import Weights
 from launch import pretrain, transfer
 from pretrain.augment import centre_crop
 from pretrain.config import CHECKPOINT
+from pretrain.data.images import ImageSource
 from pretrain.data.locate import DEMO, open_images, open_validation
 from pretrain.evaluation.classifier import load_backbone
 from pretrain.evaluation.features import extract
@@ -93,7 +94,7 @@ class Bench:
                 network = build_resnet(read_backbone(folder / CHECKPOINT))
             if name == PERMUTED:
                 permute(network, seed)
-            recalibrate(network)
+            recalibrate(network, open_images(DEMO), SIZE)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 torch.save(network.state_dict(), file)
@@ -122,14 +123,14 @@ class Bench:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module) -> None:
-    """Make BatchNorm's statistics the mean over batches of the training images."""
+def recalibrate(network: nn.Module, images: ImageSource, size: int) -> None:
+    """Make BatchNorm's statistics the mean over batches of the images, of ``size`` pixels."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
     network.train()
-    for batch in open_images(DEMO).evaluation_batches(centre_crop(SIZE), 128, 1, 0, 1):
+    for batch in images.evaluation_batches(centre_crop(size), 128, 1, 0, 1):
         network(batch.views[0])
 
 

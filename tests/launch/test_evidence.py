@@ -19,9 +19,10 @@ from segmentation.predictions import confusions, miou
 def test_recalibrated_statistics_are_those_of_the_training_images(demo_root: Path) -> None:
     network = torchvision.models.resnet18()
     network.bn1.running_mean.fill_(7)
-    evidence.recalibrate(network)
-    images = open_images("demo").evaluation_batches(centre_crop(evidence.SIZE), 128, 0, 0, 1)
-    seen = network.conv1(torch.cat([batch.views[0] for batch in images])).double()
+    images = open_images("demo")
+    evidence.recalibrate(network, images, 40)
+    batches = images.evaluation_batches(centre_crop(40), 128, 0, 0, 1)
+    seen = network.conv1(torch.cat([batch.views[0] for batch in batches])).double()
     assert len(seen) == 120  # one batch
     torch.testing.assert_close(
         network.bn1.running_mean.double(), seen.mean((0, 2, 3)), rtol=1e-4, atol=1e-6
