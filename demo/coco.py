@@ -12,9 +12,9 @@ import numpy as np
 
 from demo import scenes
 from demo.classes import TABLE
-from demo.scenes import Instance, Mask
+from demo.scenes import Mask
 
-FIRST_IMAGE_ID = {"train2017": 1000, "val2017": 500000}
+FIRST_ID = {"train2017": 1000, "val2017": 500000}  # of images and of annotations
 FINE = 5  # sub-pixels a pixel and axis of the outlines: pycocotools' own
 # The outline, through the middles of sub-pixels, passes 0.4 pixels from any pixel's middle. Corners
 # moved by less leave every pixel on its side; the rest is for pycocotools, which rounds to 0.2.
@@ -23,21 +23,28 @@ TOLERANCE = 0.25
 
 def write(root: Path, split: str, count: int, seed: int) -> None:
     """Draw ``count`` images into ``root/split``, and their file in ``root/annotations``."""
-    folder = root / split
-    folder.mkdir(parents=True)
-    (root / "annotations").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(count):
         scene = scenes.several(scenes.generator(seed, "coco", split, index))
-        image_id = FIRST_IMAGE_ID[split] + 3 * index
+        image_id = FIRST_ID[split] + 3 * index
         name = f"{image_id:012d}.jpg"
-        scenes.save_jpeg(folder / name, scene.image)
+        scenes.save_jpeg(root / split / name, scene)
         height, width = scene.image.shape[:2]
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         for instance in scene.instances:
-            ids = {"id": FIRST_IMAGE_ID[split] + len(annotations), "image_id": image_id}
-            annotations.append(ids | annotation(instance))
+            x0, y0, x1, y1 = map(float, instance.box)
+            annotations.append(
+                {
+                    "id": FIRST_ID[split] + len(annotations),
+                    "image_id": image_id,
+                    "category_id": TABLE[instance.label].coco_id,
+                    "iscrowd": 0,
+                    "area": float(instance.mask.sum()),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "segmentation": polygons(instance.mask),
+                }
+            )
     document = {
         "info": {"description": "Textured shapes, drawn by a generator", "version": "2.0"},
         "licenses": [],
@@ -47,22 +54,8 @@ def write(root: Path, split: str, count: int, seed: int) -> None:
             {"id": row.coco_id, "name": row.name, "supercategory": "texture"} for row in TABLE
         ],
     }
+    (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
-
-
-def annotation(instance: Instance) -> dict[str, Any]:
-    """COCO's annotation of an object, without the ids of annotation and image.
-
-    ``area`` is the number of visible pixels; ``bbox`` is (x, y, width, height) in pixels.
-    """
-    x0, y0, x1, y1 = instance.box
-    return {
-        "category_id": TABLE[instance.label].coco_id,
-        "iscrowd": 0,
-        "area": float(instance.mask.sum()),
-        "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
-        "segmentation": polygons(instance.mask),
-    }
 
 
 def polygons(mask: Mask) -> list[list[float]]:

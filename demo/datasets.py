@@ -132,8 +132,8 @@ def _replace(root: Path, seed: int, counts: Counts) -> None:
 
 
 def _draw(root: Path, seed: int, counts: Counts) -> None:
-    _write_imagefolder(root / "imagenet", "train", counts.imagenet_train, seed)
-    _write_imagefolder(root / "imagenet", "val", counts.imagenet_val, seed)
+    _write_imagefolder(root / "imagenet" / "train", counts.imagenet_train, seed)
+    _write_imagefolder(root / "imagenet" / "val", counts.imagenet_val, seed)
     coco.write(root / "coco", "train2017", counts.coco_train, seed)
     coco.write(root / "coco", "val2017", counts.coco_val, seed)
     voc.write_2007(root / "VOC2007", counts.voc2007_trainval, counts.voc2007_test, seed)
@@ -150,10 +150,9 @@ def _draw(root: Path, seed: int, counts: Counts) -> None:
     (root / MANIFEST).write_text(json.dumps(found, indent=2) + "\n")
 
 
-def _write_imagefolder(root: Path, split: str, count: int, seed: int) -> None:
+def _write_imagefolder(root: Path, count: int, seed: int) -> None:
+    split = root.name
     for label, name in enumerate(CLASSES):
-        folder = root / split / name
-        folder.mkdir(parents=True)
         for index in range(count):
             scene = scenes.single(scenes.generator(seed, "imagenet", split, name, index), label)
-            scenes.save_jpeg(folder / f"{name}_{split}_{index:04d}.jpg", scene.image)
+            scenes.save_jpeg(root / name / f"{name}_{split}_{index:04d}.jpg", scene)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
@@ -14,34 +15,32 @@ SHIFT = 8  # fractional bits of OpenCV's corners
 TAU = 2 * np.pi
 
 
-def _star(corners: int, notches: float | None = None) -> Floats:
-    """A star of area 1 whose notches lie at that radius; a regular polygon without."""
-    if notches is None:
-        notches = np.cos(np.pi / corners)  # the middles of the sides
-    radii = np.resize([1.0, notches], 2 * corners)
-    angles = np.pi * np.arange(2 * corners) / corners
-    outline = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return outline / np.sqrt(area(outline))
-
-
 def area(outline: Floats) -> float:
     """The area inside an outline of corners (n, 2)."""
     return cv2.contourArea(outline.astype(np.float32))
 
 
-OUTLINES = (_star(24), _star(3), _star(4), _star(6), _star(5, 0.6))  # a disc first
+def _star(points: int, notches: float) -> Floats:
+    """A star (2 · points, 2) of area 1 with notches at a radius relative to that of its points."""
+    angles = np.pi * np.arange(2 * points) / points
+    radii = np.resize([1.0, notches], 2 * points)
+    outline = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return outline / np.sqrt(area(outline))
 
 
-def place(rng: np.random.Generator, size: float, centre: tuple[float, float]) -> Floats:
-    """Corners (n, 2) of a random outline in pixels, turned, and a little stretched and skewed.
+# A disc, triangle, square and hexagon, whose notches are the middles of the sides; and a star.
+OUTLINES = (*(_star(points, np.cos(np.pi / points)) for points in (24, 3, 4, 6)), _star(5, 0.6))
 
-    ``size`` is the side of the square that has the shape's area; (0, 0) is the top left corner of
-    the top left pixel.
+
+def place(rng: Generator, size: float, centre: tuple[float, float]) -> Floats:
+    """A random outline (n, 2) in pixels from the image's top left corner, turned and distorted.
+
+    ``size`` is the side of the square that has the shape's area.
     """
     angle, stretch = rng.uniform(0, TAU), np.exp(rng.uniform(-0.18, 0.18))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     skew = np.array([[stretch, rng.uniform(-0.15, 0.15)], [0, 1 / stretch]])
-    return size * OUTLINES[rng.integers(len(OUTLINES))] @ (turn @ skew).T + np.array(centre)
+    return size * OUTLINES[rng.integers(len(OUTLINES))] @ (turn @ skew).T + centre
 
 
 def coverage(outline: Floats, height: int, width: int) -> Floats:
@@ -53,75 +52,64 @@ def coverage(outline: Floats, height: int, width: int) -> Floats:
     return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def _soft(value: Floats, sharpness: float = 4.0) -> Floats:
-    """A step at 0 from 0 to 1, blurred so that it shows no jagged edges."""
-    return np.clip(0.5 + sharpness * value, 0, 1)
+def _off(u: Floats) -> Floats:
+    """The distance from the middle of a period, 0 to 0.5."""
+    return np.abs(u % 1 - 0.5)
 
 
-def _bricks(u: Floats, v: Floats) -> Floats:
-    along = u / 2 + 0.5 * (np.floor(v) % 2)
-    to_joint = np.minimum(1 - 2 * np.abs(along % 1 - 0.5), 0.5 - np.abs(v % 1 - 0.5))
-    return _soft(to_joint - 0.18, 8)
+def _joints(u: Floats, v: Floats) -> Floats:
+    """The distance from the joints between bricks of 2 × 1, every other row moved by a half."""
+    return np.minimum(1 - 2 * _off(u / 2 + 0.5 * (np.floor(v) % 2)), 0.5 - _off(v))
 
 
-def _crosses(u: Floats, v: Floats) -> Floats:
-    x, y = np.abs(u % 1 - 0.5), np.abs(v % 1 - 0.5)
-    return _soft(np.minimum(0.17 - np.minimum(x, y), 0.45 - np.maximum(x, y)), 8)
-
-
-PATTERNS: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "bricks": _bricks,
-    "crosses": _crosses,
-    "rings": lambda u, v: _soft(0.12 - np.abs(np.hypot(u % 1 - 0.5, v % 1 - 0.5) - 0.32), 8),
-    "triangles": lambda u, v: _soft(v % 1 - 2 * np.abs(u % 1 - 0.5), 6),
-    "checks": lambda u, v: _soft(np.sin(TAU * u / 2) * np.sin(TAU * v / 2)),
-    "dots": lambda u, v: _soft(0.4 - np.hypot(u % 1 - 0.5, v % 1 - 0.5), 8),
-    "stripes": lambda u, v: _soft(np.sin(TAU * u)),
-    "zigzag": lambda u, v: _soft(np.sin(TAU * (u + 1.6 * np.abs(v / 2 % 1 - 0.5)))),
+# Positive where a texture is bright, at coordinates in periods; the steeper, the sharper its edges.
+TEXTURES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "bricks": lambda u, v: 8 * (_joints(u, v) - 0.18),
+    "checks": lambda u, v: 4 * (np.sin(TAU * u / 2) * np.sin(TAU * v / 2)),
+    "crosses": lambda u, v: (
+        8 * np.minimum(0.17 - np.minimum(_off(u), _off(v)), 0.45 - np.maximum(_off(u), _off(v)))
+    ),
+    "dots": lambda u, v: 8 * (0.4 - np.hypot(_off(u), _off(v))),
+    "rings": lambda u, v: 8 * (0.12 - np.abs(np.hypot(_off(u), _off(v)) - 0.32)),
+    "stripes": lambda u, v: 4 * np.sin(TAU * u),
+    "triangles": lambda u, v: 6 * (v % 1 - 2 * _off(u)),
+    "zigzag": lambda u, v: 4 * np.sin(TAU * (u + 1.6 * _off(v / 2))),
 }
 
 
-def pattern(rng: np.random.Generator, name: str, height: int, width: int, period: float) -> Floats:
-    """A texture (height, width) of values 0 to 1, turned and shifted at random.
-
-    ``period`` is the distance from one stripe to the next, in pixels.
-    """
+def texture(rng: Generator, name: str, height: int, width: int, period: float) -> Floats:
+    """A texture (height, width), 0 to 1, of a period in pixels, turned and shifted at random."""
     y, x = np.mgrid[:height, :width].astype(np.float32) / period
     angle, (along, across) = rng.uniform(-0.3, 0.3), rng.uniform(-8, 8, 2)
     u = np.cos(angle) * x + np.sin(angle) * y + along
     v = -np.sin(angle) * x + np.cos(angle) * y + across
-    return PATTERNS[name](u, v)
+    return np.clip(0.5 + TEXTURES[name](u, v), 0, 1)
 
 
-def clouds(rng: np.random.Generator, height: int, width: int, period: float) -> Floats:
-    """Four octaves of smooth noise (height, width) of values 0 to 1, the coarsest with hills
-    ``period`` pixels apart."""
+def clouds(rng: Generator, height: int, width: int, period: float) -> Floats:
+    """Four octaves of smooth noise (height, width), 0 to 1; the coarsest has ``period`` pixels."""
     total = np.zeros((height, width), np.float32)
     for octave, weight in enumerate((0.45, 0.28, 0.17, 0.1)):
-        hills = max(1.5, period / 2**octave)
-        coarse = rng.random(
-            [max(2, round(side / hills) + 2) for side in (height, width)], np.float32
-        )
+        hills = [round(side / period * 2**octave) + 2 for side in (height, width)]
+        coarse = rng.random(hills, np.float32)
         total += weight * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(total, 0, 1)
 
 
-def mix(field: Floats, low: Floats, high: Floats) -> Floats:
-    """An image (h, w, 3): colour ``low`` (3,) where ``field`` (h, w) is 0, ``high`` where 1."""
-    return low + field[..., None] * (high - low)
+def mix(share: Floats, low: Floats, high: Floats) -> Floats:
+    """An image (h, w, 3) of ``low`` where ``share`` (h, w) is 0 and ``high`` where it is 1.
+
+    Both are colours (3,) or images (h, w, 3).
+    """
+    return low + share[..., None] * (high - low)
 
 
-def colour(rng: np.random.Generator, hue: float, saturation: float, value: float) -> Floats:
-    """An RGB colour (3,), 0 to 1, near one of given hue, saturation and value."""
-    near = rng.uniform(-0.06, 0.06, 3)
-    return np.array(
-        colorsys.hsv_to_rgb(
-            (hue + near[0]) % 1, np.clip(saturation + near[1], 0, 1), np.clip(value + near[2], 0, 1)
-        )
-    )
+def colour(rng: Generator, *hsv: float) -> Floats:
+    """An RGB colour (3,), 0 to 1, near a hue, saturation and value between 0.06 and 0.94."""
+    return np.array(colorsys.hsv_to_rgb(*(hsv + rng.uniform(-0.06, 0.06, 3))))
 
 
-def light(rng: np.random.Generator, height: int, width: int) -> Floats:
+def light(rng: Generator, height: int, width: int) -> Floats:
     """A gradient of brightness (height, width, 1) about 1, from a random side."""
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     angle, strength = rng.uniform(0, TAU), rng.uniform(0, 0.18)
