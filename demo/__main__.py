@@ -21,12 +21,11 @@ def draw(
     if seed is not None and seed < 0:
         raise UserError(f"--seed {seed}: a seed is not negative; give 0 or more.")
     root = ensure(root) if seed is None else write(root or default_root(), seed)
-    found = manifest(root) or {}
-    print(f"demo set (seed {found.get('seed')}) in {root}")
+    found = manifest(root)
+    print(f"demo set (seed {found['seed']}) in {root}")
     print(f"  {len(found['classes'])} classes: {', '.join(found['classes'])}")
     for name, count in found["counts"].items():
-        each = " a class" if name.startswith("imagenet") else ""
-        print(f"  {name}: {count} images{each}")
+        print(f"  {name}: {count} images{' a class' if name.startswith('imagenet') else ''}")
 
 
 @command

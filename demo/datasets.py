@@ -9,22 +9,20 @@ The layout under the root is the one that Detectron2 expects of ``DETECTRON2_DAT
     manifest.json
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import write_json
 from common.locks import locked
 from demo import coco, scenes, voc
 from demo.classes import CLASSES
 
 VERSION = 3  # raise it with every change of what is drawn
-MANIFEST = "manifest.json"
 GENERATOR = "textured shapes"  # by which a manifest is known
 ENVIRONMENT = "LEWEL_DEMO_DIR"
 
@@ -54,81 +52,67 @@ def default_root() -> Path:
 
 
 def ensure(root: Path | None = None) -> Path:
-    """Draw the set unless it is there already; safe to call from several processes at once.
+    """Draw the set unless it is there already, and return its folder's absolute path.
 
-    A set that another version of the generator drew is replaced; one of another seed is kept.
-
-    Args:
-        root: the set's own folder; ``default_root()`` if None.
-
-    Returns:
-        The absolute path of the folder.
+    Several processes may call it at once. A set that another version of the generator drew is
+    replaced; one of another seed is kept.
 
     Raises:
         UserError: if the folder holds something else, or cannot be written.
     """
-    root = default_root() if root is None else Path(root).expanduser().resolve()
-    if not _is_current(root):
-        with _locked(root):
-            if not _is_current(root):
-                _replace(root, 0, FULL)
-    return root
+    root = default_root() if root is None else Path(root).resolve()
+    return root if _is_current(root) else write(root, 0, FULL, unless_current=True)
 
 
-def write(root: Path, seed: int = 0, counts: Counts = FULL) -> Path:
+def write(
+    root: Path, seed: int = 0, counts: Counts = FULL, *, unless_current: bool = False
+) -> Path:
     """Draw the set anew, as :func:`ensure`, in place of one that is there.
 
     It appears all at once: a process that is killed on the way leaves no set. The same seed, which
-    is not negative, gives the same bytes.
+    is not negative, gives the same bytes. ``unless_current`` keeps a set of this version.
     """
-    root = Path(root).expanduser().resolve()
-    with _locked(root):
-        _replace(root, seed, counts)
-    return root
-
-
-def manifest(root: Path) -> dict[str, Any] | None:
-    """The ``manifest.json`` of the set in ``root``; None if there is none."""
-    try:
-        found = json.loads((root / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    known = isinstance(found, dict) and found.get("generator") == GENERATOR
-    return found if known else None
-
-
-def _is_current(root: Path) -> bool:
-    return (manifest(root) or {}).get("version") == VERSION
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
+    root = Path(root).resolve()
+    partial, old, lock = (
+        root.parent / f".{root.name}.{what}" for what in ("partial", "old", "lock")
+    )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with locked(root.parent / f".{root.name}.lock"):
-            empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
-            if manifest(root) is None and not empty:
+        with locked(lock):
+            if unless_current and _is_current(root):  # another process drew it
+                return root
+            if root.exists() and not manifest(root) and any(root.iterdir()):
                 raise UserError(
                     f"{root} holds something other than the embedded data set; "
                     f"set {ENVIRONMENT} to a folder of its own."
                 )
-            yield
+            for leftover in (partial, old):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            _draw(partial, seed, counts)
+            if root.exists():
+                root.rename(old)
+            partial.rename(root)
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"cannot draw the embedded data set into {root}: {error.strerror}; "
             f"set {ENVIRONMENT} to a folder that can be written."
         ) from error
+    return root
 
 
-def _replace(root: Path, seed: int, counts: Counts) -> None:
-    partial, old = (root.parent / f".{root.name}.{what}" for what in ("partial", "old"))
-    for leftover in (partial, old):  # of a process that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    _draw(partial, seed, counts)
-    if root.exists():
-        root.rename(old)
-    partial.rename(root)
-    shutil.rmtree(old, ignore_errors=True)
+def manifest(root: Path) -> dict[str, Any]:
+    """The ``manifest.json`` of the set in ``root``; empty if there is none."""
+    try:
+        found = json.loads((root / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(found, dict) and found.get("generator") == GENERATOR
+    return found if known else {}
+
+
+def _is_current(root: Path) -> bool:
+    return manifest(root).get("version") == VERSION
 
 
 def _draw(root: Path, seed: int, counts: Counts) -> None:
@@ -147,7 +131,7 @@ def _draw(root: Path, seed: int, counts: Counts) -> None:
         "classes": CLASSES,
         "counts": dataclasses.asdict(counts),
     }
-    (root / MANIFEST).write_text(json.dumps(found, indent=2) + "\n")
+    write_json(root / "manifest.json", found)
 
 
 def _write_imagefolder(root: Path, count: int, seed: int) -> None:
