@@ -62,6 +62,18 @@ ROWS = (
         submits=2,
     ),
     Row("python launch/pretrain.py --method moco_v2", submits=1),
+    Row(
+        "python launch/pretrain.py --data /path/to/images --method lewel_m --backbone resnet18 "
+        "--image-size 64 --blur-sigma 0.57 --proj-dim 64 --hidden-dim 512 --queue-size 1024 "
+        "--base-momentum 0.99 --lr 0.1 --batch-size 32 --epochs 65 --warmup-epochs 1 --knn-every 0",
+        "--data /path/to/images: no such folder",
+        status=2,
+    ),
+    Row(
+        "python -m benchmarks.knn --weights none runs/pretrain/NAME/checkpoint.pth.tar "
+        "--data /path/to/images --backbone resnet18 --image-size 64 --folds 5",
+        how="help",
+    ),
     Row("python launch/pretrain.py --list-recipes", "LEWEL's release script"),
     Row(
         "python launch/pretrain.py --data /path/to/images --epochs 100",
