@@ -45,7 +45,8 @@ class LARS(torch.optim.Optimizer):
 
     With r = eta |w| / (|g| + wd |w|), or 1 for groups with ``trust_ratio`` False:
     d = (g + wd w) r lr; buffer = momentum buffer + d; w -= buffer. r is 1 too where |w| or |g|
-    is zero. The learning rate is inside the buffer, as in the LEWEL release.
+    is zero. The learning rate is inside the buffer, as in the LEWEL release. A group's
+    parameters are updated together, on a CPU to the bit as one after the other.
 
     Args:
         groups: as made by :func:`parameter_groups`.
@@ -74,29 +75,32 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update(parameters, [p.grad for p in parameters], group)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        decay = group["weight_decay"]
-        direction = parameter.grad
-        assert direction is not None
+    def _update(
+        self, parameters: list[Tensor], directions: list[Tensor], group: dict[str, Any]
+    ) -> None:
+        decay, gradients = group["weight_decay"], directions
+        if decay or group["trust_ratio"]:
+            directions = torch._foreach_add(gradients, parameters, alpha=decay)  # type: ignore[assignment]
         if group["trust_ratio"]:
-            weight_norm, gradient_norm = parameter.norm(), direction.norm()
-            ratio = group["eta"] * weight_norm / (gradient_norm + decay * weight_norm)
-            usable = (weight_norm > 0) & (gradient_norm > 0)
-            ratio = torch.where(usable, ratio, torch.ones_like(ratio))
-            direction = direction.add(parameter, alpha=decay) * ratio
-        elif decay:
-            direction = direction.add(parameter, alpha=decay)
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer = state["momentum_buffer"]
-        buffer.mul_(group["momentum"]).add_(direction, alpha=group["lr"])
-        parameter.sub_(buffer)
+            weight_norms = torch.stack(torch._foreach_norm(parameters))
+            gradient_norms = torch.stack(torch._foreach_norm(gradients))
+            ratios = group["eta"] * weight_norms / (gradient_norms + decay * weight_norms)
+            usable = (weight_norms > 0) & (gradient_norms > 0)
+            ratios = torch.where(usable, ratios, torch.ones_like(ratios))
+            torch._foreach_mul_(directions, ratios.unbind())
+        states = [self.state[p] for p in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffers = [state["momentum_buffer"] for state in states]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, directions, alpha=group["lr"])
+        torch._foreach_sub_(parameters, buffers)
 
 
 def lars(model: nn.Module, config: "ResolvedConfig") -> LARS:

@@ -1,11 +1,13 @@
-"""LARS against a float64 re-derivation, and against torch's SGD where both should agree."""
+"""LARS against a float64 re-derivation, against itself one by one, and against torch's SGD."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.byol import BYOL
 from pretrain.lewel import LEWEL
@@ -65,6 +67,73 @@ def test_a_zero_weight_or_gradient_does_not_stop_or_blow_up_training() -> None:
     parameter.grad = torch.zeros(3)
     optimizer.step()
     assert torch.isfinite(parameter).all()
+
+
+class OneByOne(LARS):
+    """The formula, one parameter after the other."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.move(parameter, parameter.grad, group)
+
+    def move(self, parameter: Tensor, direction: Tensor, group: dict[str, Any]) -> None:
+        decay = group["weight_decay"]
+        if group["trust_ratio"]:
+            weight_norm, gradient_norm = parameter.norm(), direction.norm()
+            ratio = group["eta"] * weight_norm / (gradient_norm + decay * weight_norm)
+            direction = direction.add(parameter, alpha=decay)
+            if weight_norm > 0 and gradient_norm > 0:
+                direction = direction * ratio
+        elif decay:
+            direction = direction.add(parameter, alpha=decay)
+        buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        buffer.mul_(group["momentum"]).add_(direction, alpha=group["lr"])
+        parameter.sub_(buffer)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "hidden", "decays"), [("resnet50", 4096, (1e-6, 0)), ("resnet18", 8, (0, 1e-2))]
+)
+def test_all_at_once_is_one_by_one_to_the_bit(
+    backbone: str, hidden: int, decays: tuple[float, float]
+) -> None:
+    """Some are zero, some have a zero gradient or none; the state is saved and loaded."""
+    with torch.device("meta"):
+        groups = parameter_groups(LEWEL(backbone, hidden_dim=hidden), 0.0, adapt_mlp_norms=True)
+    generator = torch.Generator().manual_seed(0)
+    ours: list[dict[str, Any]] = []
+    theirs: list[dict[str, Any]] = []
+    for group, decay in zip(groups, decays, strict=True):
+        values = [torch.randn(p.shape, generator=generator) for p in group["params"]]
+        values[1].zero_()
+        for copies in (ours, theirs):
+            parameters = [nn.Parameter(value.clone()) for value in values]
+            copies.append(group | {"params": parameters, "weight_decay": decay})
+    pairs = [
+        pair
+        for mine, other in zip(ours, theirs, strict=True)
+        for pair in zip(mine["params"], other["params"], strict=True)
+    ]
+    reference = OneByOne(theirs, lr=0.4)
+    state = LARS(ours, lr=0.4).state_dict()
+    for step in range(2):
+        optimizer = LARS(ours, lr=0.4)
+        optimizer.load_state_dict(state)
+        for place, (one, other) in enumerate(pairs):
+            gradient = torch.randn(one.shape, generator=generator) * 10.0 ** -(place % 8)
+            gradient *= place % 50 != 2
+            one.grad = other.grad = None if place % 50 == 3 + step else gradient
+        optimizer.step()
+        reference.step()
+        state, wanted = optimizer.state_dict(), reference.state_dict()
+        assert all(torch.equal(one, other) for one, other in pairs)
+        assert state["state"].keys() == wanted["state"].keys()
+        for place, found in state["state"].items():
+            buffers = found["momentum_buffer"], wanted["state"][place]["momentum_buffer"]
+            assert torch.equal(*buffers)
 
 
 def test_groups_go_by_module_type_not_by_name() -> None:
