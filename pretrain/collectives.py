@@ -50,21 +50,31 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat([part[:n] for part, n in zip(parts, counts, strict=False)])
 
 
+def floating_buffers(network: nn.Module) -> list[Tensor]:
+    """Its statistics, which differ between processes; counters of batches do not."""
+    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+
+
+def take_rank0s(vectors: list[Tensor]) -> None:
+    """Overwrite vectors of one type with the first process's, by one broadcast."""
+    if vectors and dist.is_initialized():
+        flat = torch.cat(vectors)
+        dist.broadcast(flat, 0)
+        torch._foreach_copy_(vectors, flat.split([len(vector) for vector in vectors]))
+
+
 @contextmanager
 def buffers_of_rank0(network: nn.Module) -> Iterator[None]:
-    """Give every process the first one's buffers, and each its own back afterwards.
+    """Give every process the first one's statistics, and each its own back afterwards.
 
     BatchNorm that is not synchronised averages other images in each process; only rank 0's
     averages are in a checkpoint, so an evaluation is of those.
     """
-    if not dist.is_initialized():
-        yield
-        return
-    own = [buffer.clone() for buffer in network.buffers()]
-    for buffer in network.buffers():
-        dist.broadcast(buffer, 0)
+    statistics = floating_buffers(network)
+    own = [buffer.clone() for buffer in statistics]
+    take_rank0s(statistics)
     try:
         yield
     finally:
-        for buffer, before in zip(network.buffers(), own, strict=True):
+        for buffer, before in zip(statistics, own, strict=True):
             buffer.copy_(before)

@@ -82,15 +82,20 @@ class Task(ABC):
     def data_parallel(
         self, loss: Callable[..., Tensor], module: nn.Module, *inputs: Tensor
     ) -> nn.Module:
-        """The module in DistributedDataParallel, which gives all rank 0's buffers; alone, itself.
+        """The module in DistributedDataParallel; alone, itself.
 
-        ``loss`` is a scalar of the wrapped module and ``inputs``, which may have any values.
+        ``loss`` is a scalar of the wrapped module and ``inputs``, which may have any values. No
+        buffers are sent: queues and synchronised statistics are equal by construction, and
+        what reads other statistics takes rank 0's.
         """
         if self.world.size == 1:
             return module
         device = self.world.device
         parallel = DistributedDataParallel(
-            module, device_ids=[device.index] if device.type == "cuda" else None
+            module,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
         )
         distributed.settle_buckets(parallel, lambda *views: loss(parallel, *views), *inputs)
         return parallel

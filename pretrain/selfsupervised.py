@@ -1,13 +1,13 @@
 """The base class of pre-training methods: a loss of two views, and an EMA target."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.collectives import floating_buffers, take_rank0s
 from pretrain.schedules import target_momentum
 
 
@@ -33,6 +33,7 @@ class SelfSupervised(nn.Module, ABC):
     def __init__(self, norm: str, base_momentum: float) -> None:
         super().__init__()
         self.norm, self.base_momentum = norm, base_momentum
+        self._average: Average | None = None  # once there is a first step
 
     @abstractmethod
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
@@ -68,8 +69,14 @@ class SelfSupervised(nn.Module, ABC):
             The momentum used.
         """
         momentum = self.momentum(step, total_steps)
-        follow(*self.networks(), momentum, buffers=self.norm == "eman")
+        if self._average is None:
+            self._average = Average(*self.networks(), buffers=self.norm == "eman")
+        self._average.update(momentum)
         return momentum
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._average = None  # ``to`` and its kind make other buffers
+        return super()._apply(*args, **kwargs)
 
 
 def embedding_std(embedding: Tensor) -> Tensor:
@@ -81,28 +88,34 @@ def embedding_std(embedding: Tensor) -> Tensor:
     return F.normalize(embedding.float(), dim=1).std(0, correction=0).mean()
 
 
-@torch.no_grad()
-def follow(online: nn.Module, target: nn.Module, momentum: float, buffers: bool) -> None:
-    """``target`` <- momentum * target + (1 - momentum) * online, tensor by tensor.
+class Average:
+    """A target network's tensors, and the trained network's, whose EMA they are.
+
+    Lists of them, made once: looking for them takes longer than the few operations of a step.
 
     Args:
         online: the network that is trained.
         target: one of the same shape.
-        momentum: between 0 and 1.
-        buffers: let BatchNorm's statistics follow too, as in EMAN (Cai et al., CVPR 2021);
-            their counters are copied.
+        buffers: average BatchNorm's statistics too, as in EMAN (Cai et al., CVPR 2021), those of
+            process 0 in all processes; their counters are copied.
     """
-    pairs: list[Iterable[tuple[Tensor, Tensor]]] = [
-        zip(online.parameters(), target.parameters(), strict=True)
-    ]
-    if buffers:
-        pairs.append(zip(online.buffers(), target.buffers(), strict=True))
-    for pair in pairs:
-        for new, old in pair:
-            if old.is_floating_point():
-                old.lerp_(new, 1 - momentum)
-            else:  # num_batches_tracked
-                old.copy_(new)
+
+    def __init__(self, online: nn.Module, target: nn.Module, buffers: bool) -> None:
+        self.statistics = floating_buffers(online) if buffers else []
+        self.online = [*online.parameters(), *self.statistics]
+        self.target = [*target.parameters(), *(floating_buffers(target) if buffers else [])]
+        pairs = zip(online.buffers(), target.buffers(), strict=True)
+        counters = [pair for pair in pairs if buffers and not pair[0].is_floating_point()]
+        self.counters = list(zip(*counters, strict=True))
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """target <- momentum * target + (1 - momentum) * online, with momentum from 0 to 1."""
+        take_rank0s(self.statistics)
+        torch._foreach_lerp_(self.target, self.online, 1 - momentum)
+        if self.counters:
+            new, old = self.counters
+            torch._foreach_copy_(old, new)
 
 
 def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:

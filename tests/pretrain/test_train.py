@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from common.distributed import World
 from common.metrics import read_lines
@@ -51,18 +54,30 @@ def engine(config: ResolvedConfig, folder: Path, world: World) -> tuple[Engine, 
     return loop, iter(loop.task.source.training_batches(loop.task.views, loop.batches, workers=0))
 
 
-def _identical_ranks(world: World, norm: str, folder: Path, data: str) -> None:
-    loop, found = engine(small(norm=norm, data=data, epochs=3), folder, world)
+def _after_three_steps(world: World, config: ResolvedConfig, folder: Path) -> Any:
+    """The model of a pre-training, in this process."""
+    loop, found = engine(config, folder, world)
     for step in range(3):
         loss, _ = loop.step(step, next(found))
         assert torch.isfinite(loss)
-    model: Any = loop.task.model
-    _assert_same_everywhere(dict(model.named_parameters()), world)
-    loop.task.loss(next(found))  # DDP sends rank 0's buffers before it
-    if norm == "syncbn":
-        _assert_same_everywhere(dict(model.named_buffers()), world)
-    else:  # the forward pass then changes the online network's own; the target's stay
-        _assert_same_everywhere(dict(model.networks()[1].named_buffers()), world)
+    return loop.task.model
+
+
+def _sending_all(module: nn.Module, **options: Any) -> DistributedDataParallel:
+    return DistributedDataParallel(module, **options | {"broadcast_buffers": True})
+
+
+def _identical_ranks(world: World, config: ResolvedConfig, unread: str, folder: Path) -> None:
+    model = _after_three_steps(world, config, folder / "ours")
+    with pytest.MonkeyPatch.context() as patch:  # all buffers of rank 0, before each forward pass
+        patch.setattr("pretrain.engine.DistributedDataParallel", _sending_all)
+        wanted = _after_three_steps(world, config, folder / "sent").state_dict()
+    if world.is_main:
+        found = model.state_dict()
+        assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    own = re.compile(f"({unread}).*running_")
+    state = {k: v for k, v in model.state_dict().items() if not own.match(k)}
+    _assert_same_everywhere(state, world)
 
 
 def _assert_same_everywhere(tensors: dict[str, torch.Tensor], world: World) -> None:
@@ -72,11 +87,22 @@ def _assert_same_everywhere(tensors: dict[str, torch.Tensor], world: World) -> N
         assert torch.equal(both[0], both[1]), name
 
 
-@pytest.mark.parametrize("norm", ["eman", "syncbn"])
-def test_two_processes_have_the_same_weights_and_buffers(
-    tmp_path: Path, few_images: Path, norm: str
+@pytest.mark.parametrize(
+    ("method", "norm", "unread"),  # statistics that nobody reads while they are not rank 0's
+    [
+        ("lewel_b", "eman", "predictor"),
+        ("lewel_b", "syncbn", "none"),
+        ("lewel_m", "eman", "none"),
+        ("moco_v2", "shufflebn", "encoder"),
+    ],
+)
+def test_two_processes_have_the_same_tensors_as_if_all_buffers_were_sent(
+    tmp_path: Path, few_images: Path, method: str, norm: str, unread: str
 ) -> None:
-    in_processes(_identical_ranks, norm, tmp_path, str(few_images))
+    queue = {} if method == "lewel_b" else {"queue_size": 20}
+    hidden = {"hidden_dim": None} if method == "moco_v2" else {}
+    config = small(method=method, norm=norm, data=str(few_images), **queue, **hidden)
+    in_processes(_identical_ranks, config, unread, tmp_path)
 
 
 def _first_step(folder: Path, data: str, world: World) -> dict[str, torch.Tensor]:
