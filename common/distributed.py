@@ -58,9 +58,9 @@ def start(device: str = "auto") -> World:
     elif size > 1:
         torch.set_num_threads(cpus_per_process(world))
     if size > 1 and not dist.is_initialized():
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        gpu = world.device if world.device.type == "cuda" else None
         _name_gloos_interface()
-        dist.init_process_group(backend, timeout=timeout())
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=timeout(), device_id=gpu)
         _pause_before_forks()
     return world
 
