@@ -14,7 +14,7 @@ if __name__ == "__main__":  # not launch/, where ``import pretrain`` would find 
 from common import runs
 from common.errors import UserError, command
 from common.files import write_json
-from launch import transfer
+from launch import costs, transfer
 from launch.console import print_table
 from launch.options import Resources, RunOptions, located, parse, resources
 from pretrain.config import PretrainConfig, ResolvedConfig
@@ -32,6 +32,8 @@ class Command:
     Attributes:
         then: Configs of det_configs/ to fine-tune by from what this run leaves. On Slurm, jobs that
             wait for its end, on one node each; elsewhere after it. --wait follows this run only.
+        plan: Print what the run would cost, counted without a GPU, and do nothing else. Parameters,
+            GFLOP, memory of a GPU, hours, loader cores, bytes all-reduced and on disk.
         list_recipes: Print the recipes of all methods, and do nothing else.
     """
 
@@ -39,6 +41,7 @@ class Command:
     run: RunOptions = field(default_factory=RunOptions)
     resources: Resources = field(default_factory=resources)
     then: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="YAML ...")] = ()
+    plan: bool = False
     list_recipes: bool = False
 
 
@@ -47,6 +50,9 @@ def run(arguments: list[str] | None = None) -> Path | None:
     options = parse(Command, "launch/pretrain.py", arguments)
     if options.list_recipes:
         _print_recipes()
+        return None
+    if options.plan:
+        costs.show(options.config, options.resources)
         return None
     config = options.config.resolve()
     from launch.slurm.following import follow_all
@@ -60,6 +66,8 @@ def run(arguments: list[str] | None = None) -> Path | None:
         resources=dataclasses.replace(options.resources, nodes=1, wait=False),
     )
     following = _plan_following(then, job) if options.then else []
+    if options.run.fresh or not runs.is_finished(job.folder):
+        _check_memory(job.config, options.resources)
     submitted = launch([job], options.resources, options.run.fresh, skip_live=bool(following))
     on_slurm = resolve_cluster(options.resources) == "slurm"
     if submitted and on_slurm:  # It may be long before the job itself says so.
@@ -109,6 +117,15 @@ def plan(options: Command, config: ResolvedConfig) -> "Job":
             check_comparable(source, queries)
     steps = config.epochs * (len(source) // config.batch_size)
     return Job("pretrain", pretrain, config, folder, options.run.output_dir.resolve(), steps)
+
+
+def _check_memory(config: ResolvedConfig, resources: Resources) -> None:
+    """Refuse what is too much for GPUs of ``--gpu-memory-gb``; without it, count nothing."""
+    from launch.slurm.resources import gpus_per_node, processes
+
+    limit = resources.gpu_memory_gb
+    if limit and config.device != "cpu" and gpus_per_node(resources) and runs.is_main_process():
+        costs.check_memory(config, processes(resources), limit)
 
 
 def _plan_following(command: transfer.Command, job: "Job") -> list["Job"]:

@@ -50,6 +50,8 @@ class Resources:
         tasks_per_node: Processes of each node. Default: one per GPU; 1 on CPUs.
         cpus_per_gpu: CPU cores of each process.
         mem_gb: Memory of each node in GB. Default: the partition's own.
+        gpu_memory_gb: Memory of each GPU in GB. A pre-training that would need far more is refused
+            before it is submitted, which takes 10 s to count.
         partition: Slurm partition. Default: Slurm's.
         account: Slurm account. Default: Slurm's.
         qos: Slurm quality of service. Default: Slurm's.
@@ -72,6 +74,7 @@ class Resources:
     tasks_per_node: int | None = field(default=None, metadata=RARE)
     cpus_per_gpu: int = field(default=8, metadata=RARE)
     mem_gb: float | None = field(default=None, metadata=RARE)
+    gpu_memory_gb: float | None = field(default=None, metadata=RARE)
     partition: str | None = None
     account: str | None = None
     qos: str | None = field(default=None, metadata=RARE)
@@ -88,10 +91,10 @@ class Resources:
 
 def problem(name: str, value: object) -> str:
     """Describe what is wrong with a field's value, if it is a number out of range; else ""."""
-    if name == "mem_gb" and isinstance(value, int | float):
+    if name in ("mem_gb", "gpu_memory_gb") and isinstance(value, int | float):
         if not 0 < value < float("inf"):
             return "must be more than 0"
-        if value * 1024 < 1:  # 0 MB is all of the memory to sbatch
+        if name == "mem_gb" and value * 1024 < 1:  # 0 MB is all of the memory to sbatch
             return "must be at least 0.001, which is 1 MB"
     least = LEAST.get(name, 1)
     if isinstance(value, int) and not isinstance(value, bool) and value < least:
@@ -148,14 +151,19 @@ def resolve_cluster(resources: Resources) -> str:
     return cluster
 
 
+def check_numbers(resources: Resources) -> None:
+    """Raise a UserError for a number out of its range."""
+    for name, value in asdict(resources).items():
+        if problem(name, value):
+            raise UserError(f"{option(name)} {value}: {problem(name, value)}.")
+
+
 def processes(resources: Resources) -> int:
     """Number of processes of a job, whose resources are checked."""
     cluster = resolve_cluster(resources)
     if cluster == "debug":
         return _started_processes(resources)
-    for name, value in asdict(resources).items():
-        if problem(name, value):
-            raise UserError(f"{option(name)} {value}: {problem(name, value)}.")
+    check_numbers(resources)
     sbatch_options(resources.slurm)
     gpus, tasks = gpus_per_node(resources), tasks_per_node(resources)
     typed = gpus_of_gres(resources.slurm)
