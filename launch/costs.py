@@ -39,13 +39,6 @@ def show(options: PretrainConfig, resources: Resources) -> None:
         check(cost, resources.gpu_memory_gb)
 
 
-def check_memory(config: ResolvedConfig, processes: int, limit_gb: float) -> None:
-    """Count what a GPU needs, and refuse what is far too much for one of ``limit_gb``."""
-    from pretrain.plan import count
-
-    check(count(config, processes), limit_gb)
-
-
 def check(cost: "Cost", limit_gb: float) -> None:
     """Raise a UserError if a GPU needs far more memory than it has; near that, say so."""
     needed = _gib(cost.memory)
@@ -84,6 +77,8 @@ def _print_counts(cost: "Cost", config: ResolvedConfig, processes: int, images: 
     summed = f"{cost.buckets / 1e6:.0f} MB of gradients" if processes > 1 else "nothing"
     step = cost.flops * processes / 1e12
     rows = [
+        ("training", f"{config.epochs} epochs of {images}"),
+        ("batch", f"{config.batch_size}, {cost.images} on each of {processes} GPUs"),
         ("parameters", f"{cost.parameters / 1e6:.1f} M, {cost.trained / 1e6:.1f} M trained"),
         ("a sample", f"{cost.flops / cost.images / 1e9:.1f} GFLOP"),
         ("a step", f"{step:.1f} TFLOP, {step / processes:.1f} on each GPU"),
@@ -95,8 +90,6 @@ def _print_counts(cost: "Cost", config: ResolvedConfig, processes: int, images: 
         "counted on tensors without data, as one process; without the statistics, buffers and "
         "embeddings that processes exchange"
     )
-    rows.insert(0, ("batch", f"{config.batch_size}, {cost.images} on each of {processes} GPUs"))
-    rows.insert(0, ("training", f"{config.epochs} epochs of {images}"))
     title = f"{config.method} {config.norm}, {config.backbone} at {config.image_size} px"
     print_table(title, ("what", "count"), rows, caption)
 
@@ -116,19 +109,12 @@ def _print_hours(cost: "Cost", config: ResolvedConfig, processes: int, steps: in
     rows = []
     for gpu in SPEEDS:
         found = speed(cost, config, steps, gpu)
-        if found is None:
-            rows.append((gpu, "?", "?", "?", "?"))
-            continue
-        least, most = found.hours
-        rows.append(
-            (
-                gpu,
-                _range(least, most),
-                _range(least * processes, most * processes),
-                _range(*found.samples),
-                _range(*found.cores),
-            )
-        )
+        ranges = ["?"] * 4  # nothing was published
+        if found is not None:
+            least, most = found.hours
+            of_gpus = least * processes, most * processes
+            ranges = [_range(*r) for r in (found.hours, of_gpus, found.samples, found.cores)]
+        rows.append((gpu, *ranges))
     columns = ("GPU", "hours", "GPU hours", "samples/s a GPU", "loader cores a GPU")
     caption = (
         "from the speed of NVIDIA's ResNet-50 down to the share of it that LEWEL's published run "

@@ -125,7 +125,9 @@ def _check_memory(config: ResolvedConfig, resources: Resources) -> None:
 
     limit = resources.gpu_memory_gb
     if limit and config.device != "cpu" and gpus_per_node(resources) and runs.is_main_process():
-        costs.check_memory(config, processes(resources), limit)
+        from pretrain.plan import count
+
+        costs.check(count(config, processes(resources)), limit)
 
 
 def _plan_following(command: transfer.Command, job: "Job") -> list["Job"]:
