@@ -73,7 +73,7 @@ def test_the_peak_is_the_profilers_of_the_same_step(method: str) -> None:
     hidden = {"hidden_dim": None} if method == "moco_v2" else {}
     config = resolve(method=method, batch_size=32, amp="off", **hidden)
     gc.collect()  # what is freed meanwhile would count
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
         model = build(config)
         optimizer = lars(model, config)
         for _ in range(2):
