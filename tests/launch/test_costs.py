@@ -99,7 +99,7 @@ def test_near_the_limit_there_is_a_note_and_a_job(
     no_site.parent.mkdir(parents=True)
     no_site.write_text("gpu_memory_gb = 1.6\n")
     plan(*SUBMIT)
-    assert "need about 1.7 GiB, which is near --gpu-memory-gb 1.6" in capsys.readouterr().out
+    assert "need about 1.8 GiB, which is near --gpu-memory-gb 1.6" in capsys.readouterr().out
     assert fake_slurm.read("last").strip() == "101"
 
 
