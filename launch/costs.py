@@ -1,4 +1,4 @@
-"""What a pre-training would cost: a table before it is submitted, and a limit of memory."""
+"""The cost of a pre-training: a table before it is submitted, and a limit of memory."""
 
 import os
 from dataclasses import replace
@@ -71,10 +71,9 @@ def _processes(options: PretrainConfig, resources: Resources) -> int:
 
 def _print_counts(cost: "Cost", config: ResolvedConfig, processes: int, images: str) -> None:
     parts = [f"{_gib(cost.live):.2f} of tensors"]
-    parts += [f"{_gib(cost.buckets):.2f} DDP's buckets"] * (cost.buckets > 0)
     parts += [f"{_gib(cost.gathered):.2f} gathered images"] * (cost.gathered > 0)
     parts += ["1.5 context and fragmentation"]
-    summed = f"{cost.buckets / 1e6:.0f} MB of gradients" if processes > 1 else "nothing"
+    summed = f"{cost.reduced / 1e6:.0f} MB of gradients" if processes > 1 else "nothing"
     step = cost.flops * processes / 1e12
     rows = [
         ("training", f"{config.epochs} epochs of {images}"),

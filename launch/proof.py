@@ -52,7 +52,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a start reached, in percent."""
+    """Scores of a start, in percent."""
 
     name: str
     lr: float  # the best of RATES

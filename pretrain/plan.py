@@ -54,14 +54,14 @@ class Cost:
     trained: int  # of these
     flops: int  # multiply-adds are two
     live: int  # of tensors, at the peak
-    buckets: int  # DDP's copy of the gradients; 0 in one process
+    reduced: int  # gradients, which are views of DDP's buckets; 0 in one process
     gathered: int  # images of all processes, where BatchNorm is over shuffled ones
     checkpoint: int  # a file
 
     @property
     def memory(self) -> int:
         """Bytes that a GPU needs, with context and fragmentation."""
-        return self.live + self.buckets + self.gathered + RESERVE
+        return self.live + self.gathered + RESERVE
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def count(config: ResolvedConfig, processes: int) -> Cost:
         trained=sum(parameter.numel() for parameter in trained),
         flops=counter.flops,
         live=counter.peak,
-        buckets=sum(parameter.nbytes for parameter in trained) if several else 0,
+        reduced=sum(parameter.nbytes for parameter in trained) if several else 0,
         gathered=(processes + 1) * view if several and config.norm == "shufflebn" else 0,
         checkpoint=sum(one.nbytes for one in state if isinstance(one, Tensor)),
     )
