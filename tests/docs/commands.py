@@ -75,7 +75,7 @@ ROWS = (
         how="help",
     ),
     Row("python launch/pretrain.py --list-recipes", "LEWEL's release script"),
-    Row(f"{PRETRAIN} --plan", r"83.9 GFLOP(.*\n)*.*14.2 GiB(.*\n)*.*A100"),
+    Row(f"{PRETRAIN} --plan", r"83.9 GFLOP(.*\n)*.*14.0 GiB(.*\n)*.*A100"),
     Row(
         "python launch/pretrain.py --data /path/to/images --epochs 100",
         "--data /path/to/images: no such folder",
